@@ -1,0 +1,168 @@
+"""Train a new head on a trained TensorFlow-1 model.
+
+usage: python -m finetune recipe=NAME [key=value …]      train, or continue, or say that it is done
+       python -m finetune VERB [words …]
+
+  recipe=NAME       a recipe of ours, of recipes/NAME.yaml in the current folder, or a path ending in .yaml
+  key=value         any key of the recipe; `--cfg job` prints them all
+
+verbs:
+{verbs}
+
+options:
+  -m, --multirun    train once for each combination of comma-separated values
+  -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
+  -h, --help        print this and stop
+      --version     print the version and stop
+
+examples:
+  python -m finetune recipe=vgg_2class
+  python -m finetune recipe=vgg_2class train.steps=500 train.learning_rate=3e-4
+  python -m finetune recipe=vgg_2class source.path=vgg16.ckpt data.path=images data.preprocess=vgg
+  python -m finetune recipe=mine.yaml 'learn=[["conv5/.*", 0.1]]' stop_gradient=false
+  python -m finetune --multirun recipe=vgg_2class train.learning_rate=1e-2,1e-3,1e-4
+
+A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
+The same command again continues that run.
+
+exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 storage, 70 a bug of ours,
+75 interrupted after a durable save (start the same command again), 130 interrupted by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune import __version__, recipe_files
+from finetune.errors import UserError, printable
+from finetune.names import did_you_mean
+
+if TYPE_CHECKING:
+    from finetune.compose import Composed
+
+# Hydra and everything heavier is imported where it is needed: `--help` answers at once, and a recipe is known to be
+# good before the seconds that TensorFlow takes.
+
+BUG = 70
+BY_HAND = 130  # what a shell reports for SIGINT
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs one command line; returns its exit status."""
+    words = sys.argv[1:] if words is None else words
+    if {"-h", "--help"} & set(words):
+        verbs = "\n".join(f"  {name:<17} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
+        print((__doc__ or "").format(verbs=verbs).rstrip())
+        return 0
+    if words[:1] == ["--version"]:
+        print(f"finetune {__version__}")
+        return 0
+    try:
+        return guarded(lambda: _dispatch(words))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return BY_HAND
+
+
+def guarded(action: Callable[[], int | None], log: Path | None = None) -> int:
+    """The exit status of `action`; what goes wrong in it is said on stderr, and a bug's traceback goes to `log`."""
+    try:
+        return action() or 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except Exception as error:
+        trace = traceback.format_exc()
+        kept = log is not None and _appended(log, trace)
+        if os.environ.get("FINETUNE_DEBUG") == "1":
+            print(trace, file=sys.stderr)
+        more = f"the traceback is in {log}" if kept else "FINETUNE_DEBUG=1 shows the traceback"
+        text = f"error[bug] {type(error).__name__}: {error}; please report it ({more})"
+        print(printable(text), file=sys.stderr)
+        return BUG
+
+
+def train(words: list[str]) -> int:
+    """train what the recipe says; needs no verb"""
+    from finetune.compose import compose, through_hydra
+
+    flags, overrides = _flags(words)
+    if flags:
+        return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
+    return _start(compose(overrides))
+
+
+def list_recipes(words: list[str]) -> int:
+    """print the recipes and what they do"""
+    if words:
+        raise UserError("recipe", "list", f"takes no more words, not '{words[0]}'")
+    known = recipe_files.known()
+    width = max(map(len, known), default=0)
+    for name, path in sorted(known.items()):
+        print(printable(f"{name:<{width}}  {recipe_files.headline(path)}".rstrip()))
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_recipes}
+
+
+def _dispatch(words: list[str]) -> int:
+    first = words[0] if words else ""
+    if first in VERBS:
+        return VERBS[first](words[1:])
+    if first[:1].isalpha() and first.replace("-", "_").isidentifier() and first not in recipe_files.known():
+        raise UserError("recipe", first, f"no such verb; the verbs are {', '.join(VERBS)}", did_you_mean(first, VERBS))
+    return train(words)
+
+
+def _start(composed: Composed) -> int:
+    from finetune.check import check
+
+    check(composed.recipe)
+    from finetune.run import run
+
+    log = Path(composed.recipe.run.dir or ".") / "train.log"
+    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides), log)
+
+
+def _flags(words: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags that we take, in their long form, and the other words."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--resolve", action="store_true")
+    try:
+        options, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError("recipe", "command line", str(error), "see --help") from None
+    if unknown := [word for word in rest if word.startswith("-")]:
+        plain = unknown[0].lstrip("-")
+        todo = f"did you mean {plain}?" if "=" in plain else "see --help"
+        raise UserError("recipe", unknown[0], "no such option", todo)
+    if options.cfg and options.multirun:
+        raise UserError("recipe", "--cfg", "prints one recipe, not those of --multirun", "leave one of the two out")
+    if options.resolve and not options.cfg:
+        raise UserError("recipe", "--resolve", "goes with --cfg", "add --cfg job")
+    shown = ["--cfg", options.cfg] if options.cfg else []
+    return shown + ["--resolve"] * options.resolve + ["--multirun"] * options.multirun, rest
+
+
+def _appended(log: Path, text: str) -> bool:
+    if not log.parent.is_dir():
+        return False
+    try:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

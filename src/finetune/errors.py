@@ -1,0 +1,51 @@
+"""Errors that a user can cause, in at most five lines."""
+
+from __future__ import annotations
+
+# The exit status is part of the contract with schedulers: 2 and 3 must never be requeued.
+STATUS = {
+    "recipe": 2,  # the recipe or the command line
+    "data": 2,  # the examples it points to
+    "source": 3,  # the pair it starts from
+    "numerics": 4,  # NaN or Inf
+    "storage": 5,  # a disk that is full, read-only or failing
+}
+
+MAX_LINES = 5
+
+
+class UserError(Exception):
+    """What is so, where, and what to do about it.
+
+    `code` is a key of `STATUS`; `where` is a recipe key or a file; `more` are further lines, cut off
+    after the fifth so that the message is read.
+
+    >>> print(UserError("recipe", "cut", "no tensor 'fc_7:0'", "did you mean fc7:0?"))
+    error[recipe] cut: no tensor 'fc_7:0'; did you mean fc7:0?
+    """
+
+    def __init__(self, code: str, where: str, what: str, todo: str = "", *more: str):
+        self.code, self.where, self.what, self.todo = code, where, what, todo
+        self.status = STATUS[code]
+        first = f"error[{code}] {where}: {what}" + (f"; {todo}" if todo else "")
+        super().__init__("\n".join(printable(line) for line in (first, *more)[:MAX_LINES]))
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line and harmless to a terminal, whatever a file put into it.
+
+    >>> printable("bad\nname\x1b[31m")
+    'bad\\nname\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortlist(items: list[str], limit: int = 3) -> str:
+    """The first few of `items`, and how many there are.
+
+    >>> shortlist(["a", "b", "c", "d"])
+    'a, b, c … (4 in all)'
+    """
+    if len(items) <= limit:
+        return ", ".join(items)
+    return f"{', '.join(items[:limit])} … ({len(items)} in all)"

@@ -1,0 +1,41 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """In place of training: the recipes that `finetune.run.run` was called with."""
+    recipes: list[Any] = []
+    set_run(monkeypatch, lambda recipe, yaml, overrides: recipes.append(recipe))
+    return recipes
+
+
+def set_run(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    stub = types.ModuleType("finetune.run")
+    vars(stub)["run"] = run
+    monkeypatch.setitem(sys.modules, "finetune.run", stub)
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Puts a function in place of `finetune.run.run`."""
+    return lambda run: set_run(monkeypatch, run)

@@ -1,0 +1,94 @@
+"""Values that cannot be meant are refused before TensorFlow is imported."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.check import OPTIMIZERS, check
+from finetune.errors import UserError
+from finetune.recipe import Data, Recipe, Source, Train
+
+
+def good() -> Recipe:
+    return Recipe(
+        name="r",
+        source=Source(path="pair"),
+        cut="fc7:0",
+        data=Data(path="images", preprocess="unit"),
+        train=Train(steps=3),
+    )
+
+
+def test_a_good_recipe_passes():
+    check(good())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("source.path", " ", "source.path: is empty"),
+        ("cut", "", "cut: is empty"),
+        ("head.kind", "Linear", "'Linear' is not one of linear; did you mean linear?"),
+        ("head.pool", "average", "'average' is not one of avg, max, flatten; did you mean avg?"),
+        ("head.classes", 1, "head.classes: 1 is not 2 or more"),
+        ("head.name", "_head", "'_head' cannot be the scope"),
+        ("head.name", "", "'' cannot be the scope"),
+        ("head.name", "my head", "'my head' cannot be the scope"),
+        ("data.kind", "image", "'image' is not one of images, arrays, synthetic; did you mean images?"),
+        ("data.path", None, "data.path: not given, and data.kind is images"),
+        ("data.holdout", 1.0, "data.holdout: 1.0 is no share"),
+        ("data.holdout", float("nan"), "data.holdout: nan is no share"),
+        ("data.image_size", [224], "[224] is not [height, width]"),
+        ("data.image_size", [224, 0], "[224, 0] is not [height, width]"),
+        ("train.steps", -1, "train.steps: -1 is not 0 or more"),
+        ("train.steps", None, "train.steps, train.epochs: neither is given"),
+        ("train.epochs", 2.0, "train.steps, train.epochs: both are given (3 and 2)"),
+        ("train.batch_size", 0, "train.batch_size: 0 is not 1 or more"),
+        ("train.learning_rate", 0.0, "train.learning_rate: 0.0 is not greater than 0"),
+        ("train.learning_rate", float("inf"), "train.learning_rate: inf is not greater than 0"),
+        ("train.optimizer", "Adam", "did you mean adam"),
+        ("train.log_every_steps", 0, "train.log_every_steps: 0 is not 1 or more"),
+        ("eval.every_steps", 0, "eval.every_steps: 0 is not 1 or more"),
+        ("eval.batch_size", 0, "eval.batch_size: 0 is not 1 or more"),
+        ("checkpoint.every_steps", 0, "checkpoint.every_steps: 0 is not 1 or more"),
+        ("checkpoint.every_minutes", 0.0, "checkpoint.every_minutes: 0.0 is not greater than 0"),
+        ("checkpoint.keep", 0, "checkpoint.keep: 0 is not 1 or more"),
+        ("checkpoint.keep_every_hours", -1.0, "checkpoint.keep_every_hours: -1.0 is not greater than 0"),
+        ("run.seed", -1, "run.seed: -1 is not 0 or more"),
+        ("stop_gradient", "fc7:0", "'fc7:0' is not true, false or a list of tensors"),
+        ("stop_gradient", [1], "[1] is not true, false or a list of tensors"),
+        ("stop_gradient", None, "None is not true, false or a list of tensors"),
+        ("learn", ["conv5"], "learn[0]: 'conv5' is no pair of a regex and a rate"),
+        ("learn", [["a", 1.0], ["(b", 1.0]], "learn[1]: '(b' is no regular expression"),
+        ("learn", [["a", -0.1]], "learn[0]: the rate -0.1 is no number of 0 or more"),
+        ("learn", [["a", True]], "learn[0]: the rate True is no number of 0 or more"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(key, value, message):
+    recipe = good()
+    group, _, name = key.rpartition(".")
+    setattr(getattr(recipe, group) if group else recipe, name, value)
+    with pytest.raises(UserError) as caught:
+        check(recipe)
+    assert message in str(caught.value)
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize("value", [True, False, [], ["pool4:0", "pool5:0"]])
+def test_stop_gradient_may_be_a_switch_or_tensors(value):
+    recipe = good()
+    recipe.stop_gradient = value
+    check(recipe)
+
+
+def test_made_up_data_needs_no_path():
+    recipe = good()
+    recipe.data.kind, recipe.data.path = "synthetic", None
+    check(recipe)
+
+
+@pytest.mark.slow
+def test_keras_has_the_optimizers_that_are_written_down():
+    keras = pytest.importorskip("keras")
+    for name in OPTIMIZERS:
+        assert type(keras.optimizers.get(name)).__name__.lower() == name

@@ -1,0 +1,198 @@
+"""The command line: verbs, help, exit status, and what is said on stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune import __version__
+from finetune.__main__ import main
+from finetune.errors import UserError
+
+
+def command(*words: str, options: tuple[str, ...] = (), cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, *options, "-m", "finetune", *words]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["train", "--help"], ["recipe=vgg_2class", "-h"]])
+def test_help_is_for_people(words, capsys):
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    for part in ("usage: python -m finetune", "recipe=NAME", "examples:", "  list ", "exit status"):
+        assert part in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"finetune {__version__}\n"
+
+
+def test_list_says_what_each_recipe_does(workdir, capsys):
+    Path("recipes").mkdir()
+    Path("recipes/mine.yaml").write_text("# My own.\n")
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "mine        My own.\n" in out
+    assert "vgg_2class  Cut a VGG at fc7" in out
+
+
+@pytest.mark.parametrize("verb", [[], ["train"]])
+def test_training_starts_with_the_composed_recipe(workdir, started, verb):
+    assert main([*verb, "recipe=vgg_2class", "train.steps=3"]) == 0
+    assert [recipe.train.steps for recipe in started] == [3]
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "recipe: not given; add recipe=NAME"),
+        (["train"], "recipe: not given; add recipe=NAME"),
+        (["lst"], "lst: no such verb; the verbs are train, list; did you mean list?"),
+        (["list", "x"], "list: takes no more words"),
+        (["vgg_2class"], "did you mean recipe=vgg_2class?"),
+        (["recipe=vgg_2class", "--train.steps=3"], "--train.steps=3: no such option; did you mean train.steps=3?"),
+        (["recipe=vgg_2class", "--cfg"], "argument --cfg/-c: expected one argument"),
+        (["recipe=vgg_2class", "--cfg", "jo"], "invalid choice: 'jo'"),
+        (["recipe=vgg_2class", "--resolve"], "--resolve: goes with --cfg"),
+        (["recipe=vgg_2class", "--cfg", "job", "-m"], "--cfg: prints one recipe"),
+        (["recipe=vgg_2class", "train.batch_size=0"], "train.batch_size: 0 is not 1 or more"),
+    ],
+)
+def test_a_usage_error_is_a_line_and_status_2(workdir, started, capsys, words, message):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.splitlines()) <= 5
+    assert started == []
+
+
+def test_the_status_of_the_run_is_the_status_of_the_command(workdir, training):
+    training(lambda *_: 75)
+    assert main(["recipe=vgg_2class"]) == 75
+
+
+def test_an_error_that_the_run_explains(workdir, training, capsys):
+    def run(*_):
+        raise UserError("storage", "runs", "the disk is full")
+
+    training(run)
+    assert main(["recipe=vgg_2class"]) == 5
+    assert capsys.readouterr().err == "error[storage] runs: the disk is full\n"
+
+
+def test_a_bug_is_one_line_and_its_traceback_lies_in_the_log_of_the_run(workdir, training, capsys):
+    training(lambda *_: 1 // 0)
+    Path("here").mkdir()
+    assert main(["recipe=vgg_2class", "run.dir=here"]) == 70
+    err = capsys.readouterr().err
+    assert err.startswith("error[bug] ZeroDivisionError: integer division or modulo by zero; please report it")
+    assert "here/train.log" in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" in Path("here/train.log").read_text()
+
+
+def test_without_a_run_folder_the_traceback_is_shown_on_request(workdir, training, capsys, monkeypatch):
+    training(lambda *_: 1 // 0)
+    assert main(["recipe=vgg_2class"]) == 70
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("FINETUNE_DEBUG", "1")
+    assert main(["recipe=vgg_2class"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
+def test_ctrl_c_is_one_line(workdir, training, capsys):
+    def run(*_):
+        raise KeyboardInterrupt
+
+    training(run)
+    assert main(["recipe=vgg_2class"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_multirun_gives_each_job_its_own_folder_and_leaves_nothing_of_hydra(workdir, started):
+    argv = list(sys.argv)
+    Path("other.yaml").write_text("defaults: [vgg_2class]\n")
+    words = ["recipe=vgg_2class,./other.yaml", "--multirun", "train.steps=3,4", "data.path=/a=b", "cut=fc7:0"]
+    assert main(words) == 0
+    assert [(recipe.name, recipe.train.steps) for recipe in started] == [
+        ("vgg_2class", 3),
+        ("vgg_2class", 4),
+        ("other", 3),
+        ("other", 4),
+    ]
+    assert {(recipe.data.path, recipe.cut) for recipe in started} == {("/a=b", "fc7:0")}
+    assert len({recipe.run.dir for recipe in started}) == 4
+    assert os.listdir() == ["other.yaml"]
+    assert sys.argv == argv
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_multirun_starts_nothing_if_one_job_is_wrong(workdir, started, capsys):
+    assert main(["-m", "recipe=vgg_2class", "train.learning_rate=0.1,0"]) == 2
+    assert capsys.readouterr().err == "error[recipe] train.learning_rate: 0.0 is not greater than 0\n"
+    assert started == []
+
+
+def test_multirun_goes_on_after_a_job_that_failed_and_reports_it(workdir, training, capsys):
+    seen = []
+
+    def run(recipe, *_):
+        seen.append(recipe.train.steps)
+        if recipe.train.steps == 1:
+            raise UserError("numerics", "loss", "is NaN at step 1")
+
+    training(run)
+    assert main(["-m", "recipe=vgg_2class", "train.steps=1,2"]) == 4
+    assert seen == [1, 2]
+    assert capsys.readouterr().err == "error[numerics] loss: is NaN at step 1\n"
+
+
+def test_multirun_stops_when_a_job_was_stopped(workdir, training):
+    seen = []
+    training(lambda recipe, *_: seen.append(recipe.train.steps) or 75)
+    with pytest.raises(SystemExit, match="75"):
+        main(["-m", "recipe=vgg_2class", "train.steps=1,2"])
+    assert seen == [1]
+
+
+def test_cfg_prints_the_recipe_and_starts_nothing(workdir, started, capsys):
+    assert main(["recipe=vgg_2class", "--cfg", "job", "train.steps=3"]) == 0
+    out = capsys.readouterr().out
+    assert "steps: 3\n" in out
+    assert "${packaged:demo/small_vgg}" in out
+    assert started == []
+    assert os.listdir() == []
+
+
+def test_a_wrong_recipe_is_refused_without_importing_tensorflow(tmp_path):
+    done = command("recipe=vgg_2class", "trian.steps=3", options=("-X", "importtime"), cwd=tmp_path)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert [line for line in lines if not line.startswith("import time:")] == [
+        "error[recipe] trian.steps: unknown key; did you mean train.steps?"
+    ]
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+    assert "hydra" in modules
+    assert not modules & {"tensorflow", "keras", "numpy"}
+
+
+def test_nothing_at_all_is_a_usage_error(tmp_path):
+    done = command(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "example: python -m finetune recipe=vgg_2class" in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_needs_no_hydra(tmp_path):
+    done = command("--help", options=("-X", "importtime"), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Train a new head")
+    assert "hydra" not in done.stderr
