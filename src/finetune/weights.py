@@ -1,0 +1,131 @@
+"""The weights of a checkpoint: whether they are all there, and their values.
+
+A V2 checkpoint is an index, `prefix.index`, and the values in `prefix.data-?????-of-?????`. A V1 checkpoint has both
+in one file, or in several named `prefix-?????-of-?????`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from finetune.errors import UserError, shortlist
+from finetune.files import check_readable, first_bytes
+from finetune.index import Entry, Slice, is_v2, read_index, shard_count, v1_files
+from finetune.slices import index_of
+
+__all__ = ["Entry", "Slice", "check_data", "read_index", "read_tensors"]
+
+
+def check_data(prefix: str, entries: Mapping[str, Entry]) -> None:
+    """Refuses a V2 checkpoint whose data files are missing or shorter than `entries` need.
+
+    Raises:
+      UserError: the message names the file.
+    """
+    if not is_v2(prefix):
+        return  # the values are in the file of the index
+    count = shard_count(prefix)
+    needed: dict[int, int] = defaultdict(int)
+    for entry in entries.values():
+        for place in entry.slices or (entry,):
+            needed[place.shard] = max(needed[place.shard], place.offset + place.size)
+    for shard, size in sorted(needed.items()):
+        _check_shard(prefix, f"{prefix}.data-{shard:05d}-of-{count:05d}", size)
+
+
+def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The values of some of the tensors, by TensorFlow's own reader, which verifies their checksums.
+
+    To be called eagerly, not while a graph is being built.
+
+    Raises:
+      UserError: the checkpoint lacks a tensor, or a tensor cannot be read; the message names it.
+    """
+    names, entries = list(names), read_index(prefix)
+    unknown = [name for name in names if name not in entries]
+    if unknown:
+        raise UserError("source", prefix, f"holds no {shortlist(unknown)}", f"it holds {shortlist(list(entries), 5)}")
+    wanted = {name: entries[name] for name in names}
+    check_data(prefix, wanted)
+    with _for_tensorflow(prefix) as path:
+        return _restore(prefix, path, wanted)
+
+
+def _check_shard(prefix: str, path: str, size: int) -> None:
+    """Refuses a data file that is missing or shorter than `size`."""
+    if not os.path.lexists(path):
+        beside = [os.path.basename(found) for found in sorted(glob.glob(glob.escape(prefix) + ".data-*"))]
+        others = f"there is {shortlist(beside)}" if beside else "there is no other"
+        raise UserError("source", path, f"this part of the checkpoint is missing; {others}", "copy it too")
+    first_bytes(path, "a part of a checkpoint")
+    found = os.path.getsize(path)
+    if found < size:
+        # Values may begin with any bytes: what else it could be is asked only of a file that is too short.
+        check_readable(path, "a part of a checkpoint")
+        raise UserError("source", path, f"expected {size} bytes, found {found}", "copy or download it again")
+
+
+@contextmanager
+def _for_tensorflow(prefix: str) -> Iterator[str]:
+    """The prefix as TensorFlow's reader takes it, which is as a pattern: `[x]` in a folder's name would match `x`."""
+    files = glob.glob(glob.escape(prefix) + ".*") if is_v2(prefix) else v1_files(prefix)
+    ending = "" if is_v2(prefix) or files == [prefix] else "-?????-of-?????"
+    if not set("*?[\\") & set(prefix):
+        yield prefix + ending
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = os.path.join(folder, "weights")
+        for path in files:
+            os.symlink(os.path.abspath(path), plain + path.removeprefix(prefix))
+        yield plain + ending
+
+
+def _restore(prefix: str, path: str, wanted: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """The values of tensors that the index has; if some cannot be read, one of them is found by reading each alone."""
+    import tensorflow as tf  # takes seconds, and the index does not need it
+
+    try:
+        with tf.device("CPU:0"):  # values need no room on a GPU
+            return _values(path, wanted)
+    except tf.errors.OpError as error:
+        if len(wanted) > 1:
+            return {name: _restore(prefix, path, {name: entry})[name] for name, entry in wanted.items()}
+        reason = "their checksum does not match" if "hecksum" in error.message else type(error).__name__
+        what = f"the values of '{next(iter(wanted))}' cannot be read: {reason}"
+        raise UserError("source", prefix, what, "copy or download it again") from None
+
+
+def _values(path: str, wanted: Mapping[str, Entry]) -> dict[str, np.ndarray]:
+    """One op reads all, partitioned variables piece by piece: TensorFlow joins pieces of the commonest types only."""
+    import tensorflow as tf
+
+    names, specs, types = [], [], []
+    for name, entry in wanted.items():
+        shape = " ".join(map(str, entry.shape))
+        for spec in [f"{shape} {piece.spec}" for piece in entry.slices] or [""]:
+            names.append(name)
+            specs.append(spec)
+            types.append(entry.dtype)
+    if not names:
+        return {}
+    found = iter(tf.raw_ops.RestoreV2(prefix=path, tensor_names=names, shape_and_slices=specs, dtypes=types))
+    return {name: _joined(entry, [next(found).numpy() for _ in entry.slices or [""]]) for name, entry in wanted.items()}
+
+
+def _joined(entry: Entry, pieces: list[Any]) -> np.ndarray:
+    """The tensor that the pieces make up."""
+    if not entry.slices:
+        # A scalar comes without an array, a string as bytes; NumPy's own strings would lose zeros at the end.
+        return np.asarray(pieces[0], dtype=object if isinstance(pieces[0], bytes) else None)
+    whole = np.empty(entry.shape, pieces[0].dtype)
+    for piece, values in zip(entry.slices, pieces, strict=True):
+        whole[index_of(piece.spec)] = values
+    return whole
