@@ -1,0 +1,145 @@
+"""The source up to the cut, made for one phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune import modes, specialize
+from finetune.branches import fold
+from finetune.cut import cut, place_of, width_at
+from finetune.errors import UserError
+from finetune.graph import Graph, attr, shape_of
+from finetune.names import node_of, tensor_name
+from finetune.protos import DataType
+from finetune.randomness import stateless
+from finetune.variables import Update, as_parameters
+
+PHASES = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A graph whose inputs and variables are all placeholders.
+
+    `inputs` maps a data field to the tensor that takes it. `shape` is what the file records of the cut, which may
+    know more than shape inference does. The node of each update gives the value that the update would assign.
+    """
+
+    graph: Graph
+    cut: str
+    inputs: Mapping[str, str]
+    shape: tuple[int | None, ...] | None
+    updates: tuple[Update, ...] = ()
+
+
+def make_backbone(
+    whole: Graph, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any], updates: Iterable[Update] = ()
+) -> Backbone:
+    """Slices, feeds, folds and makes portable; the source graph stays as it was.
+
+    Args:
+      whole: the source's graph.
+      at: the cut, a full tensor name.
+      inputs: data field -> tensor.
+      feeds: tensor -> value, for this phase.
+      updates: assignments to keep as values.
+    """
+    updates = list(updates)
+    stops = [*inputs.values(), *feeds]
+    below = cut(whole, [at, *(u.node for u in updates)], stops)
+    used = {name: tensor for name, tensor in inputs.items() if node_of(tensor) in below.nodes}
+    below = specialize.with_constants(below, {t: v for t, v in feeds.items() if node_of(t) in below.nodes})
+    below, names = specialize.with_placeholders(below, used)
+    folded = fold(below)
+    alive = tuple(u for u in updates if u.node in folded.nodes)
+    if node_of(at) not in folded.nodes:
+        raise UserError("source", "cut", f"'{at}' is in a branch that the feeds switch off", "look at source.feeds")
+    graph = cut(folded, [at, *(u.node for u in alive)])
+    for tensor in (at, *names.values(), *feeds):
+        if node_of(tensor) in graph.nodes and (place := place_of(graph, tensor)):
+            what = f"'{tensor}' stands inside '{place}', where it has a value for each turn, or only in one branch"
+            raise UserError("source", "cut" if tensor == at else "source.inputs", what, "name a tensor behind it")
+    graph = specialize.without_python_gradients(specialize.portable(graph))
+    shape = width_at(whole, at)
+    return Backbone(as_parameters(stateless(graph)), at, names, shape, alive)
+
+
+def phase_feeds(feeds: Mapping[str, Any], phase: str) -> dict[str, Any]:
+    """The values of one phase: `{tensor: value}` or `{tensor: {train: value, eval: value}}`.
+
+    >>> phase_feeds({"keep_prob": {"train": 0.5, "eval": 1.0}, "scale": 2.0}, "eval")
+    {'keep_prob:0': 1.0, 'scale:0': 2.0}
+    """
+    chosen = {}
+    for tensor, value in feeds.items():
+        if isinstance(value, Mapping):
+            if set(value) != set(PHASES):
+                raise UserError(
+                    "recipe",
+                    f"source.feeds.{tensor}",
+                    f"has the keys {sorted(value)}",
+                    "give a value, or train and eval",
+                )
+            value = value[phase]
+        chosen[tensor_name(tensor)] = value
+    return chosen
+
+
+def default_feeds(below: Graph, feeds: Mapping[str, Any], learns: bool) -> dict[str, Any]:
+    """Values for mode feeds whose own default would run a frozen graph in training mode.
+
+    A frozen part runs in inference mode: batch-norm in training mode makes the feature of one example depend on
+    the others of its batch.
+    """
+    return {
+        tensor: {"train": mode.train if learns else mode.eval, "eval": mode.eval}
+        for tensor, mode in modes.left_in_training(below).items()
+        if tensor not in feeds
+    }
+
+
+def find_inputs(whole: Graph, at: str, given: Mapping[str, str], feeds: Iterable[str]) -> dict[str, str]:
+    """Data field -> tensor: as given, or the one placeholder that the cut needs and nothing feeds.
+
+    Raises:
+      UserError: placeholders without a value remain, or there is nothing to feed data into.
+    """
+    stops = [*given.values(), *feeds]
+    below = cut(whole, [at], stops)
+    fed = {node_of(t) for t in stops}
+    unfed = [n for n in specialize.open_placeholders(below) if n.name not in fed]
+    known = {n.name: mode for n in unfed if (mode := modes.recognise(below, n)) is not None}
+    candidates = [n for n in unfed if n.name not in known]
+    if not given and len(candidates) == 1:
+        given = {candidates[0].name.rpartition("/")[2]: f"{candidates[0].name}:0"}
+        candidates = []
+    if known:
+        lines = [f"source.feeds.{name}: {mode.eval!r}" for name, mode in known.items()]
+        needed = ", ".join(_described(n) for n in unfed if n.name in known)
+        raise UserError(
+            "source", "source.feeds", f"cut '{at}' needs {needed}, which nothing feeds", f"add {'; '.join(lines)}"
+        )
+    if candidates:
+        needed = ", ".join(_described(n) for n in candidates[:4])
+        what = f"cut '{at}' needs the placeholders {needed}" if len(candidates) > 1 else f"cut '{at}' needs {needed}"
+        todo = "name them in source.inputs (field: tensor) or give them values in source.feeds"
+        raise UserError("source", "source.inputs", f"{what}, which nothing feeds", todo)
+    reached = {name: tensor for name, tensor in given.items() if node_of(tensor) in below.nodes}
+    if not reached:
+        raise UserError(
+            "source", "source.inputs", f"cut '{at}' depends on no input", "name the tensor that takes the data"
+        )
+    for name, tensor in given.items():
+        if name not in reached:
+            raise UserError(
+                "source", f"source.inputs.{name}", f"cut '{at}' does not depend on '{tensor}'", "leave it out"
+            )
+    return dict(given)
+
+
+def _described(node: Any) -> str:
+    shape = shape_of(attr(node, "shape").shape) if "shape" in node.attr else None
+    sizes = "unknown shape" if shape is None else "×".join("?" if n is None else str(n) for n in shape) or "scalar"
+    return f"'{node.name}:0' ({DataType.Name(attr(node, 'dtype').type)[3:].lower()}, {sizes})"

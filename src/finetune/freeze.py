@@ -1,0 +1,143 @@
+"""Which variables learn, at what multiple of the rate, and why the others do not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.cut import find_tensor
+from finetune.errors import UserError, shortlist
+from finetune.graph import Graph
+from finetune.names import input_ref, node_of
+from finetune.variables import Update, Variable
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of one variable of the source: `rate` 0 means frozen, and `why` says by what."""
+
+    variable: Variable
+    rate: float
+    why: str
+
+
+def barriers(graph: Graph, at: str, stop_gradient: bool | list[str]) -> list[str]:
+    """The tensors through which no gradient passes: True means the cut, False none.
+
+    Raises:
+      UserError: a tensor that the graph does not have.
+    """
+    if isinstance(stop_gradient, bool):
+        return [at] if stop_gradient else []
+    return [find_tensor(graph, tensor, "stop_gradient") for tensor in stop_gradient]
+
+
+def behind(below: Graph, at: str, stops: Sequence[str]) -> set[str]:
+    """The nodes that a gradient from the cut can reach when it passes through none of `stops`."""
+    closed = {ref for stop in stops for ref in (stop, input_ref(stop))}
+    reached: set[str] = set()
+    stack = [] if at in closed else [node_of(at)]
+    while stack:
+        name = stack.pop()
+        if name not in reached:
+            reached.add(name)
+            stack.extend(node_of(ref) for ref in below.nodes[name].input if ref not in closed)
+    return reached
+
+
+def decide(
+    variables: Iterable[Variable],
+    learn: Sequence[Sequence[Any]],
+    reached: set[str],
+    updates: Sequence[Update],
+    live: set[str],
+) -> list[Fate]:
+    """The fate of every variable below the cut.
+
+    Args:
+      learn: ordered (regex, rate) pairs; the first that matches a whole name counts. Empty: all that can learn do.
+      reached: the nodes that a gradient reaches.
+      updates: the source's own assignments to its variables.
+      live: those of the updated variables whose layer a gradient reaches.
+
+    Raises:
+      UserError: a rule that matches nothing, a rule that a barrier defeats, a variable that no rule covers.
+    """
+    variables = list(variables)
+    updated = {u.variable for u in updates}
+    matched: dict[str, list[Fate]] = {str(pattern): [] for pattern, _ in learn}
+    fates, uncovered = [], []
+    for variable in variables:
+        rule = next(((str(p), float(r)) for p, r in learn if re.fullmatch(str(p), variable.name)), None)
+        can = variable.name in live if variable.name in updated else variable.trainable and variable.name in reached
+        if rule is None and learn and can and variable.trainable:
+            uncovered.append(variable.name)
+        fate = _fate(variable, rule, bool(learn), can, variable.name in updated)
+        fates.append(fate)
+        if rule is not None:
+            matched[rule[0]].append(fate)
+    for pattern, rate in learn:
+        _check_rule(str(pattern), float(rate), matched[str(pattern)], variables)
+    if uncovered:
+        raise UserError(
+            "recipe",
+            "learn",
+            f"no rule covers {shortlist(uncovered)}",
+            "end learn with ['.*', 0] to freeze the rest, or ['.*', 1] to train it",
+        )
+    return fates
+
+
+def _fate(variable: Variable, rule: tuple[str, float] | None, has_rules: bool, can: bool, is_updated: bool) -> Fate:
+    if not can:
+        if variable.trainable or is_updated:
+            return Fate(variable, 0.0, "frozen: no gradient passes the barrier")
+        return Fate(variable, 0.0, "frozen: the source does not train it")
+    if rule is None:
+        rate = 0.0 if has_rules else 1.0
+        return Fate(variable, rate, "frozen: no rule names it" if has_rules else "learns")
+    pattern, rate = rule
+    return Fate(variable, rate, f"{'learns' if rate else 'frozen'}: rule {pattern!r}")
+
+
+def _check_rule(pattern: str, rate: float, fates: list[Fate], variables: list[Variable]) -> None:
+    if not any(re.fullmatch(pattern, v.name) for v in variables):
+        example = variables[0].name if variables else "none"
+        raise UserError(
+            "recipe",
+            "learn",
+            f"the rule {pattern!r} matches none of the {len(variables)} variables below the cut",
+            f"a rule matches a whole name, such as {example}",
+        )
+    if rate and fates and not any(f.rate for f in fates):
+        blocked = shortlist([f.variable.name for f in fates])
+        raise UserError(
+            "recipe",
+            "learn",
+            f"{pattern!r} asks for rate {rate:g}, but no gradient reaches {blocked}",
+            "set stop_gradient to false, or to a tensor below them",
+        )
+
+
+def live_updates(whole: Graph, below: Graph, updates: Iterable[Update], reached: set[str]) -> set[str]:
+    """The updated variables whose layer a gradient reaches.
+
+    A layer is found from its update: the nodes below the cut that the assigned value is made of.
+    """
+    return {u.variable for u in updates if any(n in reached for n in _attached(whole, below, u))}
+
+
+def _attached(whole: Graph, below: Graph, update: Update) -> set[str]:
+    found: set[str] = set()
+    seen: set[str] = set()
+    stack = [node_of(r) for r in whole.nodes[update.node].input]
+    while stack:
+        name = stack.pop()
+        if name in below.nodes:
+            found.add(name)
+        elif name not in seen:
+            seen.add(name)
+            stack.extend(node_of(r) for r in whole.nodes[name].input)
+    return found

@@ -1,0 +1,128 @@
+"""A graph made for one phase: mode feeds as constants, inputs as placeholders, the author's machine forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.errors import UserError
+from finetune.graph import DTYPES, Graph, attr, changed, constant, recorded_shape, rewired
+from finetune.names import input_ref, node_of, port_of, unused
+from finetune.protos import TensorShapeProto
+from finetune.variables import placeholder
+
+_PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+# What the author's machine, or shape inference of an older TensorFlow, left in the nodes. `_output_shapes` of an
+# old gradient node can contradict today's inference and then stops the import.
+_STALE = ("_output_shapes", "_class", "_XlaCompile", "_XlaSeparateCompiledGradients", "_XlaScope")
+
+
+def with_constants(graph: Graph, feeds: Mapping[str, Any], key: str = "source.feeds") -> Graph:
+    """The graph with each fed tensor as a constant of the tensor's dtype.
+
+    Raises:
+      UserError: a value does not fit the dtype.
+    """
+    for tensor, value in feeds.items():
+        dtype, _ = dtype_and_shape(graph, tensor)
+        try:
+            if dtype == 10 and not isinstance(value, bool):
+                raise ValueError
+            new = constant("value", value, dtype)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            wanted = DTYPES[dtype].__name__ if dtype in DTYPES else f"dtype {dtype}"
+            raise UserError("recipe", f"{key}.{tensor}", f"{value!r} is no {wanted}", f"give a {wanted}") from None
+        graph = replaced(graph, tensor, new)
+    return graph
+
+
+def with_placeholders(graph: Graph, inputs: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
+    """The graph with each input as a `Placeholder`, and the name of that placeholder's tensor by field.
+
+    A placeholder that is there already keeps its name; so does any node of a single output.
+    """
+    names = {}
+    for field, tensor in inputs.items():
+        dtype, shape = dtype_and_shape(graph, tensor)
+        graph = replaced(graph, tensor, placeholder("value", dtype, shape))
+        names[field] = tensor if _in_place(graph, tensor) else f"{_beside(tensor)}:0"
+    return graph, names
+
+
+def replaced(graph: Graph, tensor: str, new: Any) -> Graph:
+    """The graph with another node in the place of one tensor."""
+    if _in_place(graph, tensor):
+        new = changed(new, name=node_of(tensor))
+        return graph.with_nodes({n: new if n == new.name else node for n, node in graph.nodes.items()})
+    new = changed(new, name=unused(_beside(tensor), graph.nodes))
+    return graph.with_nodes({new.name: new, **rewired(graph.nodes, {input_ref(tensor): new.name, tensor: new.name})})
+
+
+def _beside(tensor: str) -> str:
+    return f"{node_of(tensor)}/output_{port_of(tensor)}"
+
+
+def _in_place(graph: Graph, tensor: str) -> bool:
+    """Whether the tensor is all that its node gives, so that the node can be replaced under its own name."""
+    node = node_of(tensor)
+    refs = {ref for n in graph.nodes.values() for ref in n.input if node_of(ref) == node}
+    return port_of(tensor) == 0 and refs <= {node, f"{node}:0", f"^{node}"}
+
+
+def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
+    """The dtype of a tensor and its shape as a `TensorShapeProto` (None if unknown), as the file tells them."""
+    node, port = graph.nodes[node_of(tensor)], port_of(tensor)
+    if node.op in _PLACEHOLDERS:
+        return attr(node, "dtype").type, attr(node, "shape").shape if _has_shape(graph, node) else None
+    known = recorded_shape(node, port)
+    shape = None
+    if known is not None:
+        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1 if n is None else n) for n in known])
+    for listed in ("output_types", "component_types", "Toutput_types", "Tdense", "out_types"):
+        if port < len(types := attr(node, listed).list.type):
+            return types[port], shape
+    for single in ("dtype", "T", "DstT", "out_type", "output_type", "Tparams"):
+        if single in node.attr:
+            return attr(node, single).type, shape
+    raise UserError("source", tensor, f"the file does not say which dtype a {node.op} gives", "name another tensor")
+
+
+def _has_shape(graph: Graph, node: Any) -> bool:
+    if "shape" not in node.attr:
+        return False
+    # Before GraphDef version 24 an unknown shape was written as a scalar.
+    ambiguous = graph.versions is not None and graph.versions.producer < 24 and node.op == "Placeholder"
+    return bool(attr(node, "shape").shape.dim) or attr(node, "shape").shape.unknown_rank or not ambiguous
+
+
+def open_placeholders(graph: Graph) -> list[Any]:
+    """The placeholders that have no value of their own."""
+    return [n for n in graph.nodes.values() if n.op in ("Placeholder", "PlaceholderV2")]
+
+
+def portable(graph: Graph) -> Graph:
+    """The graph without devices, colocation and recorded shapes."""
+    nodes = {}
+    for name, node in graph.nodes.items():
+        stale = [key for key in _STALE if key in node.attr]
+        if stale or node.device:
+            node = changed(node)
+            node.device = ""
+            for key in stale:
+                del node.attr[key]
+        nodes[name] = node
+    return graph.with_nodes(nodes)
+
+
+def python_gradients(graph: Graph) -> list[str]:
+    """Nodes whose gradient was a Python function of the author's, which no file holds."""
+    return [n.name for n in graph.nodes.values() if "_gradient_op_type" in n.attr]
+
+
+def without_python_gradients(graph: Graph) -> Graph:
+    """The graph with the ordinary gradient in the place of each that was overridden in Python."""
+    nodes = dict(graph.nodes)
+    for name in python_gradients(graph):
+        nodes[name] = changed(nodes[name])
+        del nodes[name].attr["_gradient_op_type"]
+    return graph.with_nodes(nodes)

@@ -1,0 +1,268 @@
+"""The variables of a source: which there are, under which key a checkpoint holds each, and as parameters.
+
+In the engine a variable is an argument: its node becomes a `Placeholder` of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune import metagraph
+from finetune.errors import UserError
+from finetune.graph import (
+    FLOATS,
+    REF,
+    RESOURCE,
+    Graph,
+    attr,
+    changed,
+    constant,
+    data_inputs,
+    make_node,
+    read_constant,
+    shape_of,
+)
+from finetune.names import is_control, node_of
+
+REF_OPS = ("VariableV2", "Variable")
+VARIABLE_OPS = (*REF_OPS, "VarHandleOp")
+# A reference that is only passed on.
+_REF_TO_VALUE = {
+    "RefIdentity": "Identity",
+    "RefSwitch": "Switch",
+    "RefMerge": "Merge",
+    "RefEnter": "Enter",
+    "RefExit": "Exit",
+    "RefNextIteration": "NextIteration",
+}
+_PASS_ON = ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration", "ReadVariableOp")
+# An assignment -> the op that gives the value which it would assign.
+_ASSIGNS = {
+    "Assign": "Identity",
+    "AssignAdd": "AddV2",
+    "AssignSub": "Sub",
+    "AssignVariableOp": "Identity",
+    "AssignAddVariableOp": "AddV2",
+    "AssignSubVariableOp": "Sub",
+}
+_SAVES = {"Save": 2, "SaveSlices": 3, "SaveV2": 3}  # op -> where the saved tensors begin among its inputs
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the source.
+
+    `key` is its name in the checkpoint; `piece` is the Saver's text for a slice of a partitioned variable
+    ("40 8 0,20:-": full shape, then start,length of each dimension), else "".
+    """
+
+    name: str
+    key: str
+    dtype: int
+    shape: tuple[int | None, ...] | None
+    trainable: bool
+    resource: bool
+    piece: str = ""
+
+
+def find_variables(meta: Any, graph: Graph) -> list[Variable]:
+    """The variables among a graph's nodes.
+
+    Keys come from the file's own `Saver`, whose nodes pair each checkpoint key with a variable (a `Saver` given a
+    dict may have used other names), then from the slice information of partitioned variables, then from the
+    variable's name. Without a collection of trainable variables, every float that nothing assigns outside
+    initialisers, restoring and optimizers counts as trainable.
+    """
+    listed = [*metagraph.variable_defs(meta, "variables"), *metagraph.variable_defs(meta, "trainable_variables")]
+    by_name = {node_of(d.variable_name): d for d in listed}
+    trainable = {node_of(d.variable_name) for d in metagraph.variable_defs(meta, "trainable_variables")}
+    saved = _saved_keys(meta)
+    found = []
+    for node in graph.nodes.values():
+        if node.op not in VARIABLE_OPS:
+            continue
+        definition = by_name.get(node.name)
+        key, piece = saved.get(node.name) or _default_key(node, definition)
+        dtype = attr(node, "dtype").type % REF
+        learns = node.name in trainable if trainable else dtype in FLOATS
+        shape = shape_of(attr(node, "shape").shape)
+        found.append(Variable(node.name, key, dtype, shape, learns, node.op == "VarHandleOp", piece))
+    return found
+
+
+def _default_key(node: Any, definition: Any) -> tuple[str, str]:
+    if definition is not None and definition.HasField("save_slice_info_def"):
+        info = definition.save_slice_info_def
+        full = " ".join(str(n) for n in info.full_shape)
+        spans = zip(info.var_offset, info.var_shape, info.full_shape, strict=True)
+        return info.full_name, f"{full} " + ":".join("-" if s == f else f"{o},{s}" for o, s, f in spans)
+    shared = attr(node, "shared_name").s.decode(errors="replace") if node.op == "VarHandleOp" else ""
+    return shared or node.name, ""
+
+
+def _saved_keys(meta: Any) -> dict[str, tuple[str, str]]:
+    """Variable -> (checkpoint key, piece), as the graph's saving nodes say; the active Saver's word counts first."""
+    nodes = {n.name: n for n in meta.graph_def.node}
+    active = node_of(meta.saver_def.save_tensor_name).rpartition("/")[0] if meta.HasField("saver_def") else ""
+    saves = [n for n in nodes.values() if n.op in _SAVES]
+    saves.sort(key=lambda n: not n.name.startswith(f"{active}/"))
+    keys: dict[str, tuple[str, str]] = {}
+    for node in saves:
+        refs = data_inputs(node)
+        first = _SAVES[node.op]
+        texts = [read_constant(nodes[node_of(r)]) for r in refs[1:first] if node_of(r) in nodes]
+        known = [list(text) for text in texts if text is not None]
+        if len(known) != first - 1:
+            continue
+        pieces = known[1] if first == 3 else [b""] * len(known[0])
+        for key, piece, ref in zip(known[0], pieces, refs[first:], strict=False):
+            variable = _variable_behind(nodes, ref)
+            if variable:
+                keys.setdefault(variable, (key.decode(errors="replace"), piece.decode(errors="replace")))
+    return keys
+
+
+def _variable_behind(nodes: Mapping[str, Any], ref: str) -> str | None:
+    """The variable whose value an input is, through nodes that only pass it on."""
+    for _ in range(20):
+        node = nodes.get(node_of(ref))
+        if node is None or node.op in VARIABLE_OPS:
+            return None if node is None else node.name
+        inputs = data_inputs(node)
+        if node.op not in (*_PASS_ON, *_REF_TO_VALUE) or not inputs:
+            return None
+        ref = inputs[0]
+    return None
+
+
+def as_parameters(graph: Graph) -> Graph:
+    """The graph with its variables as `Placeholder` nodes, references and resources gone.
+
+    An assignment on the way to a value becomes the value that it would assign.
+
+    Raises:
+      UserError: a variable is used in a way that has no meaning without its storage.
+    """
+    variables = {n.name: n for n in graph.nodes.values() if n.op in VARIABLE_OPS}
+    held = _resource_dtypes(graph, variables)
+    nodes: dict[str, Any] = {}
+    for name, node in graph.nodes.items():
+        if name in variables:
+            nodes[name] = placeholder(name, attr(node, "dtype").type % REF, attr(node, "shape").shape)
+        else:
+            for new in _as_value(node, held):
+                nodes[new.name] = new
+    return graph.with_nodes(nodes)
+
+
+def placeholder(name: str, dtype: int, shape: Any = None) -> Any:
+    """A `Placeholder` node; `shape` is a `TensorShapeProto`, None for an unknown one."""
+    node = make_node(name, "Placeholder", dtype={"type": dtype})
+    if shape is None:
+        node.attr["shape"].shape.unknown_rank = True
+    else:
+        node.attr["shape"].shape.CopyFrom(shape)
+    return node
+
+
+def _resource_dtypes(graph: Graph, variables: Mapping[str, Any]) -> dict[str, int]:
+    """For each node that hands a variable's resource on, the dtype of the variable."""
+    held = {name: attr(n, "dtype").type for name, n in variables.items() if n.op == "VarHandleOp"}
+    while True:
+        more = {
+            node.name: held[node_of(ref)]
+            for node in graph.nodes.values()
+            if node.name not in held and attr(node, "T").type == RESOURCE
+            for ref in data_inputs(node)[:1]
+            if node_of(ref) in held
+        }
+        if not more:
+            return held
+        held.update(more)
+
+
+def _as_value(node: Any, held: Mapping[str, int]) -> list[Any]:
+    """What a node becomes when the variable it reads is a plain value."""
+    inputs, controls = data_inputs(node), [r for r in node.input if is_control(r)]
+    if node.op in _REF_TO_VALUE:
+        return [changed(node, op=_REF_TO_VALUE[node.op])]
+    if node.op in ("IsVariableInitialized", "VarIsInitializedOp"):
+        return [constant(node.name, True, inputs=controls)]
+    if node.op in _ASSIGNS:
+        kind = {"T": attr(node, "T") if "T" in node.attr else attr(node, "dtype")}
+        op = _ASSIGNS[node.op]
+        refs = [inputs[1], *controls] if op == "Identity" else node.input
+        return [changed(node, op=op, input=refs, attrs=kind)]
+    if not inputs or node_of(inputs[0]) not in held:
+        return [node]
+    dtype = held[node_of(inputs[0])]
+    if node.op == "ReadVariableOp":
+        return [make_node(node.name, "Identity", node.input, T={"type": dtype})]
+    if node.op == "VariableShape":
+        out = attr(node, "out_type").type or 3
+        return [make_node(node.name, "Shape", node.input, T={"type": dtype}, out_type={"type": out})]
+    if node.op == "ResourceGather":
+        axis = constant(f"{node.name}/axis", 0, dtype=3, inputs=controls)
+        kinds = {"Tparams": {"type": dtype}, "Tindices": {"type": attr(node, "Tindices").type}, "Taxis": {"type": 3}}
+        batch_dims = {"i": attr(node, "batch_dims").i}
+        return [axis, make_node(node.name, "GatherV2", [*inputs, axis.name, *controls], batch_dims=batch_dims, **kinds)]
+    if node.op == "ResourceGatherNd":
+        kinds = {"Tparams": {"type": dtype}, "Tindices": {"type": attr(node, "Tindices").type}}
+        return [make_node(node.name, "GatherNd", node.input, **kinds)]
+    if node.op in _PASS_ON and attr(node, "T").type == RESOURCE:
+        copy = changed(node)
+        copy.attr["T"].type = dtype
+        return [copy]
+    raise UserError(
+        "source",
+        node.name,
+        f"{node.op} uses the storage of variable '{node_of(inputs[0])}', not only its value",
+        "choose a cut below this node",
+    )
+
+
+@dataclass(frozen=True)
+class Update:
+    """An assignment that the source makes to a variable beside the forward path: batch-norm statistics.
+
+    In a graph made by `as_parameters` the node gives the value that it would assign.
+    """
+
+    node: str
+    variable: str
+
+
+def find_updates(meta: Any, whole: Graph, below: Graph) -> list[Update]:
+    """The assignments to variables below the cut that running the source in training would make.
+
+    They are those of the `update_ops` collection, and those that nodes below the cut wait for. `below` is the
+    part of `whole` that the cut needs.
+    """
+    candidates = [node_of(n) for n in metagraph.node_list(meta, "update_ops")]
+    candidates += [node_of(r) for name in below.nodes for r in whole.nodes[name].input if is_control(r)]
+    found: dict[str, Update] = {}
+    for name in _with_grouped(whole, candidates):
+        node = whole.nodes[name]
+        if node.op not in _ASSIGNS:
+            continue
+        variable = _variable_behind(whole.nodes, node.input[0])
+        if variable is not None and variable in below.nodes:
+            found[name] = Update(name, variable)
+    return list(found.values())
+
+
+def _with_grouped(graph: Graph, candidates: Iterable[str]) -> list[str]:
+    """The candidates, `tf.group`s and identities opened up."""
+    found: dict[str, None] = {}
+    stack = list(candidates)
+    while stack:
+        name = stack.pop()
+        node = graph.nodes.get(name)
+        if node is None or name in found:
+            continue
+        found[name] = None
+        if node.op in ("NoOp", "Identity"):
+            stack.extend(node_of(r) for r in node.input)
+    return sorted(found)
