@@ -1,0 +1,63 @@
+"""Keras optimizers by name, one for each rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from finetune import names
+from finetune.errors import UserError
+
+_BY_NAME = {name.lower(): kind for name, kind in vars(tf.keras.optimizers).items() if isinstance(kind, type)}
+
+
+class Groups:
+    """The learning variables in groups of one rate, each with an optimizer of its own.
+
+    Scaling gradients would not do: Adam and its kin divide the scale out again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        learning_rate: float,
+        arguments: Mapping[str, Any],
+        rates: Mapping[str, float],
+        variables: Mapping[str, Any],
+    ):
+        self._groups: dict[float, tuple[Any, list[str]]] = {}
+        self._variables = variables
+        for rate in sorted(set(rates.values()), reverse=True):
+            members = [n for n, r in rates.items() if r == rate]
+            optimizer = make(name, learning_rate * rate, arguments)
+            optimizer.build([variables[n] for n in members])
+            self._groups[rate] = (optimizer, members)
+
+    def apply(self, gradients: Mapping[str, Any]) -> None:
+        """One step of every group."""
+        for optimizer, members in self._groups.values():
+            optimizer.apply([gradients[n] for n in members], [self._variables[n] for n in members])
+
+    def state(self) -> dict[str, Any]:
+        """The optimizers' own variables, by the name that a checkpoint gives them."""
+        found: dict[str, Any] = {}
+        for rate, (optimizer, _) in self._groups.items():
+            for variable in optimizer.variables:
+                found[names.unused(f"optimizer/{rate:g}/{variable.path}", found)] = variable
+        return found
+
+
+def make(name: str, learning_rate: float, arguments: Mapping[str, Any]) -> Any:
+    """A Keras optimizer.
+
+    Raises:
+      UserError: an argument that it does not take.
+    """
+    try:
+        return _BY_NAME[name](learning_rate=learning_rate, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            "recipe", "train.optimizer_args", f"{name} refuses {dict(arguments)}", str(error).splitlines()[0]
+        ) from None

@@ -1,0 +1,71 @@
+"""What a run will do, as far as that is known without TensorFlow: everything that can be refused in a second."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune import freeze, metagraph
+from finetune.data import Examples, check_classes, read_examples
+from finetune.errors import UserError
+from finetune.freeze import Fate
+from finetune.recipe import Recipe
+from finetune.source import Source, read_source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The source, what learns of it, the examples, and how long it takes."""
+
+    source: Source
+    barriers: Sequence[str]  # tensors through which no gradient passes
+    fates: Sequence[Fate]  # one for each variable of the source below the cut
+    training: Examples
+    held_out: Examples
+    classes: int
+    steps: int
+    digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The number of whole batches in the training examples, at least one."""
+        return max(1, len(self.training) // batch_size)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Reads source and examples and settles them with each other; writes nothing.
+
+    Raises:
+      UserError: anything that does not fit.
+    """
+    source = read_source(recipe.source.path, recipe.cut, recipe.source.inputs, recipe.source.feeds)
+    barriers = freeze.barriers(source.below, source.cut, recipe.stop_gradient)
+    reached = freeze.behind(source.below, source.cut, barriers)
+    live = freeze.live_updates(source.whole, source.below, source.updates, reached)
+    fates = freeze.decide(source.variables, recipe.learn, reached, source.updates, live)
+    training, held_out = read_examples(recipe.data, source.input_kinds(), recipe.head.classes, recipe.run.seed)
+    _check_batch_size(source, recipe.train.batch_size, "train.batch_size")
+    _check_batch_size(source, recipe.eval.batch_size, "eval.batch_size")
+    steps = recipe.train.steps
+    if steps is None:
+        steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
+    return Plan(
+        source=source,
+        barriers=barriers,
+        fates=fates,
+        training=training,
+        held_out=held_out,
+        classes=check_classes(training, recipe.head.classes),
+        steps=steps,
+        digests={
+            "source.path": metagraph.digest(source.pair.files),
+            "data.path": {"training": training.digest(), "held_out": held_out.digest()},
+        },
+    )
+
+
+def _check_batch_size(source: Source, wanted: int | None, key: str) -> None:
+    baked = source.batch_size()
+    if wanted is not None and baked is not None and wanted != baked:
+        what = f"{wanted}, but the source takes exactly {baked} examples at once"
+        raise UserError("recipe", key, what, f"set {key}={baked}")

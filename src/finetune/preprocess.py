@@ -1,0 +1,54 @@
+"""What happens to one image before the source sees it.
+
+The presets are those that published networks were trained with; the wrong one costs accuracy and raises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+# Channel means of ImageNet, RGB, 0..255 (Simonyan and Zisserman 2014, in the release notes of VGG) and, for
+# `torch`, mean and standard deviation, RGB, 0..1 (torchvision's reference training).
+_VGG_MEANS = (123.68, 116.779, 103.939)
+_TORCH_MEAN, _TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _caffe(image: Any) -> Any:
+    return image[..., ::-1] - tf.constant(_VGG_MEANS[::-1])
+
+
+def _vgg(image: Any) -> Any:
+    return image - tf.constant(_VGG_MEANS)
+
+
+def _torch(image: Any) -> Any:
+    return (image / 255.0 - tf.constant(_TORCH_MEAN)) / tf.constant(_TORCH_STD)
+
+
+# float32 [height, width, channels] in 0..255 -> the same shape
+PRESETS: dict[str, Callable[[Any], Any]] = {
+    "none": lambda image: image,
+    "unit": lambda image: image / 255.0,
+    "inception": lambda image: image / 127.5 - 1.0,
+    "vgg": _vgg,
+    "caffe": _caffe,
+    "torch": _torch,
+}
+
+
+def decode(content: Any, channels: int) -> Any:
+    """uint8 [height, width, channels] from the bytes of a PNG, JPEG, GIF or BMP file."""
+    image = tf.io.decode_image(content, channels=channels, expand_animations=False)
+    image.set_shape([None, None, channels])
+    return image
+
+
+def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:
+    """An image as the source's input takes it: resized (bilinear, if its size differs), scaled, cast."""
+    image = tf.cast(image, tf.float32)
+    image = tf.image.resize(image, size)
+    image.set_shape([*size, image.shape[-1]])
+    return tf.cast(PRESETS[preset](image), dtype)

@@ -1,0 +1,122 @@
+"""The story of one run: a pair in, a fine-tuned pair out."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from finetune import checkpoints, run_folder
+from finetune.plan import make_plan
+from finetune.recipe import Recipe
+from finetune.source import read_values
+from finetune.start import start_tensorflow
+
+STEM = "model"  # of every checkpoint: model.meta, model-100.index
+
+
+def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
+    """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
+
+    Raises:
+      UserError: anything that the user can mend.
+    """
+    # ---- Is there anything to do?
+    folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml)
+    if folder.is_finished:
+        print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
+        return 0
+
+    # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
+    plan = make_plan(recipe)
+    source = plan.source
+    run_folder.check_same(folder.record, plan.digests)
+
+    # ---- From here on it takes TensorFlow, and the seconds to import it.
+    started = start_tensorflow()
+    from finetune import batches, export, report
+    from finetune.evaluate import Evaluation, evaluate
+    from finetune.graft import graft, pair_graph
+    from finetune.heads import initial_values
+    from finetune.state import check_frozen, digest, make_state
+    from finetune.train import Actions, Clock, loop, make_step
+
+    # ---- Graft: source and head become pure functions of inputs and variables.
+    model = graft(source, plan.fates, plan.barriers, recipe.head, plan.classes)
+    load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
+    load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
+
+    # ---- init from the source, or resume from our own last save.
+    pretrained = read_values(source)
+    fresh = initial_values(model.graft.variables, recipe.run.seed)
+    state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
+    certificate = digest({name: pretrained[name] for name in state.frozen})
+    saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
+    start = 0 if saved is None else saved.step
+    if saved is not None:
+        state.restore(saved.values)
+
+    # ---- The run folder, and the first lines of what is told.
+    run_folder.prepare(folder, recipe_yaml)
+    record = folder.record or run_folder.provenance(plan, recipe.run.seed, overrides)
+    run_folder.write_record(folder.path, {**record, "status": "running"})
+    tell = report.open_report(folder.path, saved)
+    tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
+    for line in report.opening(plan, model, saved, started):
+        tell.line(line)
+    meta = pair_graph(source, model)
+    if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
+        tell.graph(meta)
+        tell.hparams(recipe)
+        checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
+
+    # ---- Train.
+    def held_out_now() -> Evaluation:
+        size = recipe.eval.batch_size or recipe.train.batch_size
+        held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size() is not None)
+        return evaluate(lambda i, labels: model.forward(state.arguments(i, labels)), held_out, len(plan.held_out))
+
+    def evaluate_at(step: int) -> None:
+        if len(plan.held_out):
+            found = held_out_now()
+            tell.scalars("eval", step, found.metrics())
+            tell.predictions(step, plan.held_out, found, batches.pictures)
+
+    def save_at(step: int) -> None:
+        check_frozen(state.frozen, certificate)
+        retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
+        tensors = state.everything(step)
+        checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
+        tell.line(f"saved step {step}")
+
+    if saved is None:
+        evaluate_at(0)  # the baseline: an untrained head
+    tell.progress(start, plan.steps)
+    loop(
+        make_step(model.step, state, recipe.run.seed),
+        batches.training_batches(
+            plan.training, load_training, start, plan.steps, recipe.train.batch_size, recipe.run.seed
+        ),
+        start,
+        plan.steps,
+        Actions(log=partial(tell.scalars, "train"), evaluate=evaluate_at, save=save_at, advance=tell.advance),
+        log_every=recipe.train.log_every_steps,
+        evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+        checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+    )
+
+    # ---- Write the pair, look at it once more, and say what came out.
+    beside = report.beside_the_pair(plan, model, recipe)
+    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
+    written = export.read_back(folder.model, state.frozen, state.pieces)
+    check_frozen(written, certificate)
+    final = held_out_now() if len(plan.held_out) else None
+    result = report.result(plan, final, folder.path)
+    tell.line(f"frozen: {len(state.frozen)} variables in the pair are bit-identical to the source")
+    tell.line(f"pair: {folder.model / 'model.meta'}")
+    tell.line(f"result: {result}")
+    metrics = {} if final is None else final.metrics()
+    done = {"status": "finished", "step": plan.steps, "result": result, "metrics": metrics}
+    run_folder.write_record(folder.path, {**record, **done})
+    tell.close()
+    return 0

@@ -1,0 +1,54 @@
+"""Starts TensorFlow: quietly, with the device that it will use said in one line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Started:
+    """What TensorFlow runs on, and what its C++ half had to say while it started."""
+
+    device: str
+    chatter: str
+
+
+def start_tensorflow() -> Started:
+    """Imports TensorFlow and wakes its devices.
+
+    Its C++ half writes to file descriptor 2 before any log level counts, five lines and more on a machine without a
+    GPU, in which our own error would drown. They are kept for the log.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _descriptor_2() as chatter:
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            # On a shared node one process must not take the whole card.
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.zeros([])
+    tf.get_logger().propagate = False  # or every line of it appears twice under a logging root
+    names = [tf.config.experimental.get_device_details(g).get("device_name", g.name) for g in gpus]
+    device = f"{len(gpus)} × {names[0]}" if gpus else f"cpu, {os.cpu_count()} cores (no GPU is visible to TensorFlow)"
+    return Started(device, "".join(chatter))
+
+
+@contextmanager
+def _descriptor_2() -> Iterator[list[str]]:
+    """Collects what is written to file descriptor 2, by anyone in this process."""
+    collected: list[str] = []
+    with tempfile.TemporaryFile() as aside:
+        kept = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield collected
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            aside.seek(0)
+            collected.append(aside.read().decode(errors="replace"))
