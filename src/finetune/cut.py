@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.graph import Graph, all_contexts, attr, changed, data_inputs, recorded_shape
+from finetune.graph import Graph, all_contexts, attr, changed, data_inputs, output_types, recorded_shape
 from finetune.names import did_you_mean, is_control, node_of, port_of, tensor_name
 from finetune.protos import ControlFlowContextDef
 
 _FRAME_OPS = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "LoopCond", "NextIteration"}
+_TENSOR = re.compile(r"[^^:]+(:[0-9]+)?")
 
 
 def find_tensor(graph: Graph, tensor: str, key: str) -> str:
@@ -19,18 +21,23 @@ def find_tensor(graph: Graph, tensor: str, key: str) -> str:
     Raises:
       UserError: there is no such tensor; the message has the nearest names.
     """
-    try:
-        name, node = tensor_name(tensor), node_of(tensor)
-    except ValueError:
-        raise UserError("source", key, f"'{tensor}' is no tensor name", "write it as scope/op:0") from None
-    if is_control(tensor) or node not in graph.nodes:
+    if not _TENSOR.fullmatch(tensor):
+        raise UserError("source", key, f"'{tensor}' is no tensor name", "write it as scope/op:0")
+    name, node = tensor_name(tensor), node_of(tensor)
+    if node not in graph.nodes:
         # Nodes of the training half are never what was meant.
         known = [n for n in graph.nodes if not n.startswith(("gradients/", "save/"))]
         guess = did_you_mean(name, [f"{n}:0" for n in known])
         raise UserError("source", key, f"the graph has no tensor '{name}'", guess)
-    shapes = attr(graph.nodes[node], "_output_shapes").list.shape
-    if port_of(name) and shapes and port_of(name) >= len(shapes):
-        raise UserError("source", key, f"'{node}' has {len(shapes)} outputs, no '{name}'", f"did you mean {node}:0?")
+    outputs = output_types(graph, graph.nodes[node])
+    if outputs is None:
+        outputs = attr(graph.nodes[node], "_output_shapes").list.shape or None
+    if outputs is not None and port_of(name) >= len(outputs):
+        if not outputs:
+            what = f"'{node}' is a {graph.nodes[node].op}, which gives no tensor"
+            raise UserError("source", key, what, "name a tensor that is computed")
+        count = f"{len(outputs)} outputs" if len(outputs) > 1 else "one output"
+        raise UserError("source", key, f"'{node}' has {count}, no '{name}'", f"did you mean {node}:0?")
     return name
 
 

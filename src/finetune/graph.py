@@ -31,6 +31,7 @@ DTYPES: dict[int, Any] = {
     23: np.uint64,
 }
 ENUMS = {np.dtype(kind): enum for enum, kind in DTYPES.items()}
+BOOL = 10
 RESOURCE = 20
 FLOATS = (1, 2, 19, 14)  # float, double, half, bfloat16
 REF = 100  # a reference dtype is its base plus this
@@ -81,7 +82,7 @@ def to_meta(graph: Graph) -> Any:
         meta.meta_info_def.stripped_op_list.CopyFrom(graph.stripped_ops)
     for collection, contexts in (("cond_context", graph.conds), ("while_context", graph.whiles)):
         if contexts:
-            values = [context.SerializeToString() for context in contexts]
+            values = [context.SerializeToString(deterministic=True) for context in contexts]
             meta.collection_def[collection].bytes_list.value.extend(values)
     return meta
 
@@ -194,11 +195,13 @@ def read_constant(node: Any) -> np.ndarray | None:
     elif tensor.dtype not in DTYPES:
         return None
     elif tensor.tensor_content:
-        array = np.frombuffer(tensor.tensor_content, dtype=DTYPES[tensor.dtype])
+        dtype = np.dtype(DTYPES[tensor.dtype])
+        whole = len(tensor.tensor_content) % dtype.itemsize == 0
+        array = np.frombuffer(tensor.tensor_content if whole else b"", dtype)
     else:
         array = _listed_values(tensor)
     count = int(np.prod(shape))
-    if array.size < count and array.size:  # the last value stands for all that follow
+    if array.size < count and array.size and not tensor.tensor_content:  # the last value stands for all that follow
         array = np.concatenate([array, np.repeat(array[-1:], count - array.size)])
     return array.reshape(shape) if array.size == count else None
 
@@ -230,6 +233,30 @@ def recorded_shape(node: Any, port: int) -> tuple[int | None, ...] | None:
     """
     shapes = attr(node, "_output_shapes").list.shape
     return shape_of(shapes[port]) if port < len(shapes) else None
+
+
+def output_types(graph: Graph, node: Any) -> list[int] | None:
+    """The dtypes of a node's outputs, as the file defines its op; None if the file does not.
+
+    References count as the values that they refer to.
+    """
+    ops = graph.stripped_ops.op if graph.stripped_ops is not None else ()
+    definition = next((op for op in ops if op.name == node.op), None)
+    if definition is None:
+        return None
+    defaults = {a.name: a.default_value for a in definition.attr}  # a writer may leave out what is the default
+
+    def value(name: str) -> Any:
+        return node.attr[name] if name in node.attr else defaults.get(name, _NO_VALUE)
+
+    found: list[int] = []
+    for output in definition.output_arg:
+        if output.type_list_attr:
+            found += value(output.type_list_attr).list.type
+        else:
+            kind = value(output.type_attr).type if output.type_attr else output.type
+            found += [kind % REF] * (value(output.number_attr).i if output.number_attr else 1)
+    return found
 
 
 @dataclass

@@ -6,6 +6,7 @@ Format: `MetaGraphDef`, tensorflow/core/protobuf/meta_graph.proto.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,18 @@ from finetune.errors import UserError, shortlist
 from finetune.files import check_readable
 from finetune.protos import MetaGraphDef, VariableDef
 
-MEMBERS = re.compile(r"^(?P<stem>.*)\.(?:meta|index|data-\d{5}-of-\d{5})$", re.DOTALL)
+_SHARD = r"-\d{5}-of-\d{5}"
+MEMBERS = re.compile(rf"^(?P<stem>.*)(?:\.meta|\.index|\.data{_SHARD}|(?<!\.data){_SHARD})$", re.DOTALL)
 STEP = re.compile(r"-\d+$")
+STATE = "checkpoint"
 
 
 @dataclass(frozen=True)
 class Pair:
     """A `.meta` file and the prefix of the checkpoint beside it.
 
-    The prefix of a V2 checkpoint names no file (`model` for `model.index`); that of a V1 checkpoint is the file.
+    The prefix of a V2 checkpoint names no file (`model` for `model.index`); that of a V1 checkpoint is the file, or
+    what comes before `-?????-of-?????` in the names of several.
     """
 
     meta: Path
@@ -52,10 +56,18 @@ def find_pair(path: str, key: str = "source.path") -> Pair:
     Raises:
       UserError: nothing there, a member missing, or several pairs and no way to choose.
     """
-    given = Path(path).expanduser()
+    try:
+        return _find_pair(Path(os.path.expanduser(path)), key)
+    except OSError as error:
+        raise UserError("source", key, f"'{path}' cannot be read: {error.strerror}", "copy the pair elsewhere") from None
+
+
+def _find_pair(given: Path, key: str) -> Pair:
     if given.is_dir():
         return _pair_in_folder(given, key)
     folder, name = given.parent, given.name
+    if name == STATE and latest_name(folder) is not None:
+        return _pair_in_folder(folder, key)
     if not folder.is_dir():
         raise UserError(
             "source", key, f"there is no folder '{folder}'", "give a folder, a prefix or any file of the pair"
@@ -88,7 +100,7 @@ def _members(folder: Path, stem: str) -> list[str]:
 
 
 def _pair_in_folder(folder: Path, key: str) -> Pair:
-    files = [f.name for f in folder.iterdir()]
+    files = {f.name for f in folder.iterdir() if not f.is_dir()}
     stems = sorted({m["stem"] for f in files if (m := MEMBERS.match(f)) and f.endswith((".meta", ".index"))})
     if not stems:
         inner = [d.name for d in folder.iterdir() if d.is_dir() and any(d.glob("*.meta"))]
@@ -97,20 +109,25 @@ def _pair_in_folder(folder: Path, key: str) -> Pair:
         hint = f"did you mean {folder / sorted(inner)[0]}?" if inner else "a pair is NAME.meta beside NAME.index"
         raise UserError("source", key, f"there is no .meta in folder '{folder}'", hint)
     latest = latest_name(folder)
-    if latest is not None and (latest in stems or latest in files):
+    if latest is not None and (latest in stems or _is_v1(latest, files)):
         return _pair(folder, latest, key)
-    # A folder of one run: the .meta written once, and the newest of its numbered checkpoints.
-    complete = [s for s in stems if f"{s}.meta" in files and (f"{s}.index" in files or s in files)]
-    if len(complete) == 1:
-        return _pair(folder, complete[0], key)
-    if len(stems) == 1:
-        return _pair(folder, stems[0], key)
-    raise UserError("source", key, f"'{folder}' holds {len(stems)} pairs", f"name one: {shortlist(stems, 8)}")
+    weights = [s for s in stems if f"{s}.index" in files or _is_v1(s, files)]
+    complete = [s for s in weights if f"{s}.meta" in files]
+    for choice in (complete, weights, stems):
+        if len(choice) == 1:
+            return _pair(folder, choice[0], key)
+    choice = weights or stems
+    raise UserError("source", key, f"'{folder}' holds {len(choice)} pairs", f"name one: {shortlist(choice, 8)}")
+
+
+def _is_v1(stem: str, files: set[str]) -> bool:
+    """Whether there is a checkpoint of the format before V2: one file of that name, or several."""
+    return stem in files or any(re.fullmatch(re.escape(stem) + _SHARD, f) for f in files)
 
 
 def latest_name(folder: Path) -> str | None:
     """The name that the folder's `checkpoint` file gives as the newest, or None if it has no usable one."""
-    state = folder / "checkpoint"
+    state = folder / STATE
     try:
         text = state.read_text(encoding="utf-8") if state.is_file() else ""
     except (OSError, UnicodeDecodeError):
@@ -118,13 +135,16 @@ def latest_name(folder: Path) -> str | None:
     found = re.search(r'^model_checkpoint_path: "((?:[^"\\]|\\.)*)"', text, re.MULTILINE)
     if not found:
         return None
-    path = text_format.text_encoding.CUnescape(found[1]).decode(errors="replace")
+    try:
+        path = text_format.text_encoding.CUnescape(found[1]).decode(errors="replace")
+    except ValueError:
+        return None
     return "" if path.endswith("/") else Path(path).name
 
 
 def _pair(folder: Path, stem: str, key: str) -> Pair:
     """The pair of one name, if every member of it is there."""
-    files = {f.name for f in folder.iterdir()}
+    files = {f.name for f in folder.iterdir() if not f.is_dir()}
     meta = _meta_for(stem, files)
     if meta is None:
         has = [f for f in (f"{stem}.index", stem) if f in files]
@@ -140,7 +160,7 @@ def _pair(folder: Path, stem: str, key: str) -> Pair:
                 "source", key, f"{folder / stem}.data-00000-of-00001 is missing", "copy it beside the .index"
             )
         return Pair(folder / meta, str(folder / stem) if stem else f"{folder}/")
-    if stem in files:
+    if _is_v1(stem, files):
         return Pair(folder / meta, str(folder / stem))
     has_data = any(f.startswith(f"{stem}.data-") for f in files)
     raise UserError(

@@ -29,6 +29,8 @@ class Groups:
     ):
         self._groups: dict[float, tuple[Any, list[str]]] = {}
         self._variables = variables
+        for variable_name, variable in variables.items():
+            variable.path = variable_name  # what Keras names slots after, and Muon tells matrices by
         for rate in sorted(set(rates.values()), reverse=True):
             members = [n for n, r in rates.items() if r == rate]
             optimizer = make(name, learning_rate * rate, arguments)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finetune import metagraph
-from finetune.checkpoints import Loaded
+from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
 from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
@@ -50,7 +50,11 @@ class Report:
         self._log.flush()
         if self._bar is not None:
             self._bar.clear()
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # Whoever read along has gone; the run and its log go on.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
         if self._bar is not None:
             self._bar.refresh()
 
@@ -146,24 +150,35 @@ def framed(image: np.ndarray, right: bool) -> np.ndarray:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Takes back what a killed run reported beyond the step it is resumed from.
-
-    `metrics.jsonl` loses those lines; TensorBoard is told to drop its points.
-    """
+    """Takes back what a killed run reported beyond the step it is resumed from."""
     path = folder / METRICS
     if path.exists():
         kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line, step) <= step]
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, "".join(f"{line}\n" for line in kept))
     if (folder / EVENTS).is_dir():
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        for events in sorted((folder / EVENTS).iterdir()):
+            _forget_events_after(events, step)
 
-        writer = EventFileWriter(str(folder / EVENTS), filename_suffix=".resumed")
-        start = SessionLog(status=SessionLog.START)
-        writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
-        writer.close()
+
+def _forget_events_after(path: Path, step: int) -> None:
+    import tensorflow as tf
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    kept, dropped = [], False
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            if Event.FromString(record).step <= step:
+                kept.append(record)
+            else:
+                dropped = True
+    except tf.errors.DataLossError:  # the record that the kill cut short, always the last
+        dropped = True
+    if dropped:
+        aside = path.with_name(f".{path.name}")
+        with tf.io.TFRecordWriter(str(aside)) as writer:
+            for record in kept:
+                writer.write(record)
+        os.replace(aside, path)
 
 
 def _step_of(line: str, step: int) -> int:

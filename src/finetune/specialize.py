@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from finetune.errors import UserError
-from finetune.graph import DTYPES, Graph, attr, changed, constant, recorded_shape, rewired
+from finetune.graph import BOOL, DTYPES, Graph, attr, changed, constant, output_types, recorded_shape, rewired
 from finetune.names import input_ref, node_of, port_of, unused
 from finetune.protos import TensorShapeProto
 from finetune.variables import placeholder
@@ -26,14 +28,22 @@ def with_constants(graph: Graph, feeds: Mapping[str, Any], key: str = "source.fe
     for tensor, value in feeds.items():
         dtype, _ = dtype_and_shape(graph, tensor)
         try:
-            if dtype == 10 and not isinstance(value, bool):
-                raise ValueError
-            new = constant("value", value, dtype)
+            new = _exactly(value, dtype)
         except (ValueError, TypeError, KeyError, OverflowError):
             wanted = DTYPES[dtype].__name__ if dtype in DTYPES else f"dtype {dtype}"
             raise UserError("recipe", f"{key}.{tensor}", f"{value!r} is no {wanted}", f"give a {wanted}") from None
         graph = replaced(graph, tensor, new)
     return graph
+
+
+def _exactly(value: Any, dtype: int) -> Any:
+    """A constant of a dtype; an error if that changes the value: NumPy makes 0 of 0.5, NaN of None."""
+    array = np.asarray(value)
+    new = constant("value", value, dtype)
+    kinds = "b" if dtype == BOOL else "iu" if np.dtype(DTYPES[dtype]).kind in "iu" else "iuf"
+    if array.dtype.kind not in kinds and array.size:
+        raise ValueError
+    return new
 
 
 def with_placeholders(graph: Graph, inputs: Mapping[str, str]) -> tuple[Graph, dict[str, str]]:
@@ -44,29 +54,25 @@ def with_placeholders(graph: Graph, inputs: Mapping[str, str]) -> tuple[Graph, d
     names = {}
     for field, tensor in inputs.items():
         dtype, shape = dtype_and_shape(graph, tensor)
+        names[field] = f"{_place(graph, tensor)}:0"
         graph = replaced(graph, tensor, placeholder("value", dtype, shape))
-        names[field] = tensor if _in_place(graph, tensor) else f"{_beside(tensor)}:0"
     return graph, names
 
 
 def replaced(graph: Graph, tensor: str, new: Any) -> Graph:
     """The graph with another node in the place of one tensor."""
-    if _in_place(graph, tensor):
-        new = changed(new, name=node_of(tensor))
+    new = changed(new, name=_place(graph, tensor))
+    if new.name == node_of(tensor):
         return graph.with_nodes({n: new if n == new.name else node for n, node in graph.nodes.items()})
-    new = changed(new, name=unused(_beside(tensor), graph.nodes))
     return graph.with_nodes({new.name: new, **rewired(graph.nodes, {input_ref(tensor): new.name, tensor: new.name})})
 
 
-def _beside(tensor: str) -> str:
-    return f"{node_of(tensor)}/output_{port_of(tensor)}"
-
-
-def _in_place(graph: Graph, tensor: str) -> bool:
-    """Whether the tensor is all that its node gives, so that the node can be replaced under its own name."""
-    node = node_of(tensor)
+def _place(graph: Graph, tensor: str) -> str:
+    """The name for what replaces a tensor: that of its node, if the tensor is all that the node gives."""
+    node, port = node_of(tensor), port_of(tensor)
     refs = {ref for n in graph.nodes.values() for ref in n.input if node_of(ref) == node}
-    return port_of(tensor) == 0 and refs <= {node, f"{node}:0", f"^{node}"}
+    alone = port == 0 and refs <= {node, f"{node}:0", f"^{node}"}
+    return node if alone else unused(f"{node}/output_{port}", graph.nodes)
 
 
 def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
@@ -78,6 +84,8 @@ def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
     shape = None
     if known is not None:
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1 if n is None else n) for n in known])
+    if port < len(types := output_types(graph, node) or []):
+        return types[port], shape
     for listed in ("output_types", "component_types", "Toutput_types", "Tdense", "out_types"):
         if port < len(types := attr(node, listed).list.type):
             return types[port], shape

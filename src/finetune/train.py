@@ -95,8 +95,9 @@ def loop(
             actions.log(number, {"loss": loss, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
-        if number == stop or evaluation.due(number, 0.0, 0.0):
+        if number == stop or evaluation.due(number, now, now):
             actions.evaluate(number)
         if number == stop or checkpoints.due(number, saved, now):
             actions.save(number)
             saved = time.monotonic()
+        logged_at += time.monotonic() - now  # only steps count in the rate

@@ -5,7 +5,7 @@ In the engine a variable is an argument: its node becomes a `Placeholder` of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def find_variables(meta: Any, graph: Graph) -> list[Variable]:
     by_name = {node_of(d.variable_name): d for d in listed}
     trainable = {node_of(d.variable_name) for d in metagraph.variable_defs(meta, "trainable_variables")}
     saved = _saved_keys(meta)
+    assigned = set() if trainable else _assigned(meta, {d.initializer_name for d in listed})
     found = []
     for node in graph.nodes.values():
         if node.op not in VARIABLE_OPS:
@@ -86,7 +87,7 @@ def find_variables(meta: Any, graph: Graph) -> list[Variable]:
         definition = by_name.get(node.name)
         key, piece = saved.get(node.name) or _default_key(node, definition)
         dtype = attr(node, "dtype").type % REF
-        learns = node.name in trainable if trainable else dtype in FLOATS
+        learns = node.name in trainable if trainable else dtype in FLOATS and node.name not in assigned
         shape = shape_of(attr(node, "shape").shape)
         found.append(Variable(node.name, key, dtype, shape, learns, node.op == "VarHandleOp", piece))
     return found
@@ -122,6 +123,34 @@ def _saved_keys(meta: Any) -> dict[str, tuple[str, str]]:
             if variable:
                 keys.setdefault(variable, (key.decode(errors="replace"), piece.decode(errors="replace")))
     return keys
+
+
+def _assigned(meta: Any, initialisers: set[str]) -> set[str]:
+    """The variables that the source moves otherwise than by gradients: statistics, averages, counters."""
+    nodes = {n.name: n for n in meta.graph_def.node}
+    found = set()
+    for node in nodes.values():
+        variable = _variable_behind(nodes, node.input[0]) if node.op in _ASSIGNS else None
+        if variable is None or node.name in initialisers or node.name == f"{variable}/Assign":
+            continue
+        value = nodes.get(node_of(node.input[1]))
+        loaded = value is not None and value.op in ("Placeholder", "Const") and _ASSIGNS[node.op] == "Identity"
+        # An optimizer assigns too, where a gradient is sparse.
+        learned = any(n.op.startswith("Restore") or "gradients/" in n.name for n in _made_of(nodes, node.input[1]))
+        if not loaded and not learned:
+            found.add(variable)
+    return found
+
+
+def _made_of(nodes: Mapping[str, Any], ref: str) -> Iterator[Any]:
+    """The nodes that a value is computed from."""
+    stack, seen = [node_of(ref)], set()
+    while stack:
+        name = stack.pop()
+        if name in nodes and name not in seen:
+            seen.add(name)
+            yield nodes[name]
+            stack.extend(node_of(r) for r in data_inputs(nodes[name]))
 
 
 def _variable_behind(nodes: Mapping[str, Any], ref: str) -> str | None:
@@ -237,10 +266,11 @@ class Update:
 def find_updates(meta: Any, whole: Graph, below: Graph) -> list[Update]:
     """The assignments to variables below the cut that running the source in training would make.
 
-    They are those of the `update_ops` collection, and those that nodes below the cut wait for. `below` is the
-    part of `whole` that the cut needs.
+    They are those of the `update_ops` collection, those below the cut, and those that nodes below the cut wait for.
+    `below` is the part of `whole` that the cut needs.
     """
     candidates = [node_of(n) for n in metagraph.node_list(meta, "update_ops")]
+    candidates += [name for name in below.nodes if below.nodes[name].op in _ASSIGNS]
     candidates += [node_of(r) for name in below.nodes for r in whole.nodes[name].input if is_control(r)]
     found: dict[str, Update] = {}
     for name in _with_grouped(whole, candidates):

@@ -1,0 +1,75 @@
+"""Lint, format, types and the direction of imports, as tests, so that one command checks everything."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "finetune"
+
+# From the top down: a room imports only rooms that stand after it.
+# fmt: off
+ROOMS = [
+    "__main__", "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
+    "plan", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "source", "freeze",
+    "checkpoints", "backbone", "weights", "specialize", "cut", "branches", "modes", "randomness", "variables",
+    "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files",
+    "recipe", "names", "protos", "errors",
+]
+# fmt: on
+
+
+def rooms() -> dict[str, Path]:
+    return {path.stem: path for path in SOURCE.glob("*.py") if path.stem != "__init__"}
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "finetune":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("finetune."):
+            found.add(str(node.module).split(".")[1])
+    return found & rooms().keys()
+
+
+def test_imports_go_downwards_only():
+    assert sorted(ROOMS) == sorted(rooms())
+    upwards = [(r, o) for r, path in rooms().items() for o in imported(path) if ROOMS.index(o) <= ROOMS.index(r)]
+    assert upwards == []
+
+
+def test_every_room_says_in_one_line_what_it_is():
+    for room, path in rooms().items():
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert doc.partition("\n")[0].endswith("."), room
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_lint():
+    result = run(sys.executable, "-m", "ruff", "check", ".")
+    assert result.returncode == 0, result.stdout
+
+
+def test_format():
+    result = run(sys.executable, "-m", "ruff", "format", "--check", ".")
+    assert result.returncode == 0, result.stdout
+
+
+def test_types():
+    pyright = shutil.which("pyright", path=str(Path(sys.executable).parent)) or shutil.which("pyright")
+    if pyright is None:
+        pytest.skip("pyright is not installed")
+    result = run(pyright, "--pythonpath", sys.executable)
+    if "error" not in result.stdout and result.returncode:  # it fetches itself from the npm registry at its first run
+        pytest.skip(f"pyright does not start: {result.stderr.strip().splitlines()[-1:]}")
+    assert result.returncode == 0, result.stdout
