@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.cut import find_tensor
 from finetune.errors import UserError, shortlist
-from finetune.graph import Graph
+from finetune.graph import Graph, data_inputs
 from finetune.names import input_ref, node_of
 from finetune.variables import Update, Variable
 
@@ -43,8 +43,14 @@ def behind(below: Graph, at: str, stops: Sequence[str]) -> set[str]:
         name = stack.pop()
         if name not in reached:
             reached.add(name)
-            stack.extend(node_of(ref) for ref in below.nodes[name].input if ref not in closed)
+            stack.extend(node_of(ref) for ref in _carrying(below.nodes[name]) if ref not in closed)
     return reached
+
+
+def _carrying(node: Any) -> list[str]:
+    """The inputs through which a gradient may go on: no order, and no predicate of a branch."""
+    inputs = data_inputs(node)
+    return inputs[:1] if node.op in ("Switch", "RefSwitch") else inputs
 
 
 def decide(
@@ -67,19 +73,21 @@ def decide(
     """
     variables = list(variables)
     updated = {u.variable for u in updates}
-    matched: dict[str, list[Fate]] = {str(pattern): [] for pattern, _ in learn}
+    rules = [(str(pattern), float(rate)) for pattern, rate in learn]
+    matched: list[list[Fate]] = [[] for _ in rules]
     fates, uncovered = [], []
     for variable in variables:
-        rule = next(((str(p), float(r)) for p, r in learn if re.fullmatch(str(p), variable.name)), None)
+        place = next((i for i, (pattern, _) in enumerate(rules) if re.fullmatch(pattern, variable.name)), None)
+        rule = None if place is None else rules[place]
         can = variable.name in live if variable.name in updated else variable.trainable and variable.name in reached
-        if rule is None and learn and can and variable.trainable:
+        if rule is None and rules and can and variable.trainable:
             uncovered.append(variable.name)
-        fate = _fate(variable, rule, bool(learn), can, variable.name in updated)
+        fate = _fate(variable, rule, bool(rules), can, variable.name in updated)
         fates.append(fate)
-        if rule is not None:
-            matched[rule[0]].append(fate)
-    for pattern, rate in learn:
-        _check_rule(str(pattern), float(rate), matched[str(pattern)], variables)
+        if place is not None:
+            matched[place].append(fate)
+    for (pattern, rate), decided in zip(rules, matched, strict=True):
+        _check_rule(pattern, rate, decided, variables)
     if uncovered:
         raise UserError(
             "recipe",
@@ -124,9 +132,11 @@ def _check_rule(pattern: str, rate: float, fates: list[Fate], variables: list[Va
 def live_updates(whole: Graph, below: Graph, updates: Iterable[Update], reached: set[str]) -> set[str]:
     """The updated variables whose layer a gradient reaches.
 
-    A layer is found from its update: the nodes below the cut that the assigned value is made of.
+    A layer is found from its update: the nodes below the cut that the assigned value is made of. Constants and
+    placeholders are not among them, for layers share them.
     """
-    return {u.variable for u in updates if any(n in reached for n in _attached(whole, below, u))}
+    computed = {n for n in reached if not below.nodes[n].op.startswith(("Const", "Placeholder"))}
+    return {u.variable for u in updates if computed & _attached(whole, below, u)}
 
 
 def _attached(whole: Graph, below: Graph, update: Update) -> set[str]:

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.graph import FLOATS, Graph, attr, consumers, shape_of
+from finetune.graph import BOOL, FLOATS, Graph, attr, consumers, data_inputs, read_constant, shape_of
 from finetune.names import node_of
-from finetune.protos import DataType
 
 _TRAINING = re.compile(
-    r"(is_?train(ing)?|phase_?train|train(ing)?(_?(phase|mode|flag))?|learning_phase|bn_?train)\d*$", re.I
+    r"(is_?train(ing)?|phase_?train|train(ing)?(_?(phase|mode|flag))?|learning_phase|bn_?train)_?\d*$", re.I
 )
 _KEEP = re.compile(r"keep", re.I)
-_DROPOUT = re.compile(r"keep_?(prob|rate|p\b)|drop_?(out)?(_?(rate|prob|p))?\d*$", re.I)
+_DROPOUT = re.compile(r"keep_?(prob|rate|p\b)|drop_?(out)?(_?(rate|prob|p))?_?\d*$", re.I)
+_PASSES = ("Identity", "Enter", "Switch", "Cast")
+_MEETS = ("Add", "AddV2", "GreaterEqual", "Greater", "LessEqual", "Less")
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ def recognise(graph: Graph, node: Any) -> Mode | None:
         return None
     name = node.name.rpartition("/")[2]
     dtype = attr(node, "dtype").type
-    if dtype == DataType.Value("DT_BOOL"):
+    if dtype == BOOL:
         return Mode(train=True, eval=False) if _TRAINING.search(name) or _is_predicate(graph, node) else None
     if dtype not in FLOATS:
         return None
-    kept = _share_kept(graph, node)
-    if kept is None and _DROPOUT.search(name):
+    named = _DROPOUT.search(name) is not None
+    kept = _share_kept(graph, node) if named or _meets_noise(graph, node) else None
+    if kept is None and named:
         kept = _KEEP.search(name) is not None
     if kept is None:
         return None
@@ -49,8 +51,21 @@ def left_in_training(graph: Graph) -> dict[str, Mode]:
     found = {}
     for node in graph.nodes.values():
         if node.op == "PlaceholderWithDefault" and (mode := recognise(graph, node)) is not None:
-            found[f"{node.name}:0"] = mode
+            default = _default(graph, node, mode.train)
+            if default != mode.eval:
+                found[f"{node.name}:0"] = Mode(train=default, eval=mode.eval)
     return found
+
+
+def _default(graph: Graph, node: Any, unknown: Any) -> Any:
+    """What a placeholder is where nothing feeds it; `unknown` if that is computed."""
+    source = graph.nodes.get(node_of(node.input[0])) if node.input else None
+    value = read_constant(source) if source is not None else None
+    if value is None or value.size != 1:
+        return unknown
+    only = value.reshape(())[()]
+    # A float32 of 0.8 is to be read as that, not as 0.800000011920929.
+    return bool(only) if value.dtype == bool else float(str(only))
 
 
 def _is_predicate(graph: Graph, node: Any) -> bool:
@@ -80,6 +95,35 @@ def _share_kept(graph: Graph, node: Any) -> bool | None:
                 return kept
             if reader.op == "Sub" and inputs[1] == name:
                 stack.append((reader.name, not kept))
-            elif reader.op in ("Identity", "Enter", "Switch", "Cast"):
+            elif reader.op in _PASSES:
                 stack.append((reader.name, kept))
     return None
+
+
+def _meets_noise(graph: Graph, node: Any) -> bool:
+    """Whether a scalar is added to random numbers or compared with them, as the share of dropout is."""
+    readers = consumers(graph.nodes)
+    stack, seen = [node.name], set()
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for reader in (graph.nodes[r] for r in readers.get(name, ())):
+            if reader.op in _MEETS and any(_is_random(graph, r) for r in reader.input if node_of(r) != name):
+                return True
+            if reader.op in (*_PASSES, "Sub"):
+                stack.append(reader.name)
+    return False
+
+
+def _is_random(graph: Graph, ref: str, depth: int = 4) -> bool:
+    """Whether a value is drawn, or drawn and then scaled and shifted."""
+    node = graph.nodes.get(node_of(ref))
+    if node is None:
+        return False
+    if node.op.startswith("Random"):
+        return True
+    return depth > 0 and node.op in ("Mul", "Add", "AddV2", "Cast", "Identity") and any(
+        _is_random(graph, r, depth - 1) for r in data_inputs(node)
+    )
