@@ -6,6 +6,9 @@ Nothing here imports TensorFlow, so that wrong data is refused at once.
 from __future__ import annotations
 
 import hashlib
+import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -16,6 +19,7 @@ import numpy as np
 from finetune.errors import UserError, shortlist
 from finetune.graph import DTYPES
 from finetune.names import did_you_mean
+from finetune.protos import DataType
 from finetune.recipe import Data
 from finetune.source import Kind
 
@@ -72,11 +76,11 @@ def class_folders(path: str, key: str = "data.path", classes: Sequence[str] | No
     Raises:
       UserError: no such folder, an empty class, a file that is no image; all offenders at once.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
         raise UserError("data", key, f"there is no folder '{root}'", "give a folder with one folder per class")
     folders = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
-    if len(folders) < 2 and classes is None:
+    if len(folders) < (2 if classes is None else 1):
         what = f"'{root}' has {len(folders)} class folder{'s' if len(folders) != 1 else ''}"
         raise UserError("data", key, what, "put the images of each class into a folder of its own")
     names = list(classes) if classes is not None else [d.name for d in folders]
@@ -87,7 +91,8 @@ def class_folders(path: str, key: str = "data.path", classes: Sequence[str] | No
     files: list[str] = []
     labels: list[int] = []
     for folder in folders:
-        images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+        images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not _is_hidden(f, folder))
+        images = [f for f in images if not f.is_dir()]
         if not images:
             raise UserError(
                 "data", str(folder), "the class folder is empty", f"add {'/'.join(SUFFIXES)} files, or remove it"
@@ -95,6 +100,11 @@ def class_folders(path: str, key: str = "data.path", classes: Sequence[str] | No
         files += [str(f) for f in images]
         labels += [names.index(folder.name)] * len(images)
     return Examples(files, np.asarray(labels, np.int64), names, _content_hashes(files))
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a file, or a folder that it lies in, is one that programs leave behind, as `.ipynb_checkpoints` is."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _content_hashes(files: Sequence[str]) -> list[str]:
@@ -126,13 +136,12 @@ def arrays(path: str, fields: Sequence[str], label: str, classes: int | None, ke
     Raises:
       UserError: no such file or array, lengths that differ, labels out of range.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            content = {name: stored[name] for name in stored.files}
+        content = _stored(file)
     except FileNotFoundError:
         raise UserError("data", key, f"there is no file '{file}'", "give a .npz file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             "data", str(file), f"this is not a .npz file of plain arrays ({error})", "write it with numpy.savez"
         ) from None
@@ -150,17 +159,34 @@ def arrays(path: str, fields: Sequence[str], label: str, classes: int | None, ke
     return from_arrays(rows, labels, classes, str(file))
 
 
+def _stored(file: Path) -> dict[str, np.ndarray]:
+    stored = np.load(file, allow_pickle=False)
+    if isinstance(stored, np.ndarray):
+        raise ValueError("it holds a single array without a name")
+    with stored:
+        content = {name: stored[name] for name in stored.files}
+    if strange := [name for name, array in content.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"{strange[0]} is no array")
+    return content
+
+
 def from_arrays(rows: Mapping[str, np.ndarray], labels: np.ndarray, classes: int | None, where: str) -> Examples:
     """Examples whose inputs and labels are arrays already."""
-    for name, array in rows.items():
-        if array.ndim == 0 or len(array) != len(labels):
-            what = f"'{name}' has {len(array) if array.ndim else 'no'} rows, the labels have {len(labels)}"
-            raise UserError("data", where, what, "give both the same length")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(
             "data", "data.labels", f"labels are {labels.dtype} {list(labels.shape)}", "give one integer per row"
         )
-    count = classes if classes is not None else int(labels.max(initial=1)) + 1
+    for name, array in rows.items():
+        if array.ndim == 0 or len(array) != len(labels):
+            what = f"'{name}' has {len(array) if array.ndim else 'no'} rows, the labels have {len(labels)}"
+            raise UserError("data", where, what, "give both the same length")
+    if not len(labels):
+        raise UserError("data", where, "there are no rows", "give at least one of each class")
+    if classes is None and labels.max() >= len(labels):
+        row = int(labels.argmax())
+        what = f"label {labels[row]} in row {row} makes more classes than there are rows"
+        raise UserError("data", where, what, "number the classes from 0, or give head.classes")
+    count = classes if classes is not None else max(2, int(labels.max()) + 1)
     wrong = np.flatnonzero((labels < 0) | (labels >= count))
     if wrong.size:
         what = f"label {labels[wrong[0]]} in row {wrong[0]} is not within 0..{count - 1} ({wrong.size} such rows)"
@@ -181,17 +207,19 @@ def hold_out(examples: Examples, share: float) -> tuple[Examples, Examples]:
     """(to train on, to evaluate on), chosen by each example's content.
 
     An example stays on its side when others come or go, and equal ones are always on the same side. A class that
-    chance leaves without a held-out example gives the one nearest to the border.
+    chance leaves without an example on one side gives the one nearest to the border, if it has two that differ.
     """
     place = np.array([int(h[:13], 16) / 16**13 for h in examples.hashes])
     held = place < share
     if share > 0:
         for label in np.unique(examples.labels):
-            own = np.flatnonzero(examples.labels == label)
-            if len(own) > 1 and not held[own].any():
-                held[own[place[own].argmin()]] = True
-            elif len(own) > 1 and held[own].all():
-                held[own[place[own].argmax()]] = False
+            own = examples.labels == label
+            if place[own].min() == place[own].max():
+                continue
+            if not held[own].any():
+                held |= place == place[own].min()
+            elif held[own].all():
+                held &= place != place[own].max()
     return examples.where(~held), examples.where(held)
 
 
@@ -219,12 +247,13 @@ def read_examples(data: Data, inputs: Mapping[str, Kind], classes: int | None, s
     path, eval_path = str(data.path), data.eval_path
     if data.kind == "images":
         examples = class_folders(path)
-        apart = eval_path and class_folders(eval_path, "data.eval_path", examples.classes)
+        apart = class_folders(eval_path, "data.eval_path", examples.classes) if eval_path else None
     else:
         fields = list(inputs)
         examples = arrays(path, fields, data.labels, classes)
-        apart = eval_path and arrays(eval_path, fields, data.labels, len(examples.classes), "data.eval_path")
-    return (examples, apart) if apart else hold_out(examples, data.holdout)
+        count = len(examples.classes)
+        apart = arrays(eval_path, fields, data.labels, count, "data.eval_path") if eval_path else None
+    return (examples, apart) if apart is not None else hold_out(examples, data.holdout)
 
 
 def synthetic(inputs: Mapping[str, Kind], classes: int | None, seed: int, count: int = 64) -> Examples:
@@ -236,6 +265,10 @@ def synthetic(inputs: Mapping[str, Kind], classes: int | None, seed: int, count:
     draw = np.random.default_rng(seed)
     rows = {}
     for name, (enum, shape) in inputs.items():
+        if enum not in DTYPES:
+            kind = DataType.Name(enum)[3:].lower()
+            what = f"the input takes {kind}, which synthetic data cannot be"
+            raise UserError("data", f"source.inputs.{name}", what, "name a tensor of numbers behind it")
         sizes = (count, *(8 if n is None else n for n in (shape or (None,))[1:]))
         dtype = np.dtype(DTYPES[enum])
         rows[name] = (draw.random(sizes) if dtype.kind == "f" else draw.integers(0, 2, sizes)).astype(dtype)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from finetune import heads
-from finetune.backbone import default_feeds, make_backbone, phase_feeds
+from finetune.backbone import phase_feeds
 from finetune.compile import Graft, as_function, feature_shape, forward_program, step_program
-from finetune.errors import UserError
 from finetune.export import make_pair_graph
-from finetune.freeze import Fate
 from finetune.names import node_of
+from finetune.phases import Phases
 from finetune.recipe import Head
 from finetune.source import Source
 
@@ -31,58 +30,38 @@ class Model:
     graft: Graft
     feature_shape: tuple[int | None, ...]
     said: str
+    inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
     feeds: Mapping[str, Any]
     forward: Function
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
 
-    @property
-    def live(self) -> set[str]:
-        """The variables that training changes."""
-        return {*self.rates, *self.updated}
 
-
-def graft(source: Source, fates: Sequence[Fate], barriers: Sequence[str], head: Head, classes: int) -> Model:
-    """Joins the head to the source, and compiles both phases.
+def graft(phases: Phases, head: Head, classes: int) -> Model:
+    """Joins a head to the source, and compiles both phases.
 
     Raises:
-      UserError: the head's scope is taken, the cut's width is unknown, TensorFlow refuses the graph.
+      UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
     """
-    scope = head.name
-    taken = [n for n in source.below.nodes if n == scope or n.startswith(f"{scope}/")]
-    if taken:
-        raise UserError(
-            "recipe",
-            "head.name",
-            f"the source has '{taken[0]}' below the cut",
-            f"name it otherwise, e.g. head.name={scope}2",
-        )
-    live = {f.variable.name for f in fates if f.rate}
-    feeds = {**source.feeds, **default_feeds(source.below, source.feeds, learns=bool(live))}
-    updates = [u for u in source.updates if u.variable in live]
-    evaluating = make_backbone(source.whole, source.cut, source.inputs, phase_feeds(feeds, "eval"))
-    learning = make_backbone(source.whole, source.cut, source.inputs, phase_feeds(feeds, "train"), updates)
-    shape = feature_shape(evaluating)
+    shape = feature_shape(phases.evaluation)
     flattening = heads.flattening(shape, head.pool)
     variables_of, apply = heads.HEADS[head.kind]
     shapes = variables_of(flattening.width, classes)
-    joined = Graft(scope, shapes, partial(heads.flatten, how=flattening.how), apply)
-    updated = frozenset(u.variable for u in learning.updates)
-    rates = {f.variable.name: f.rate for f in fates if f.rate and f.variable.name not in {u.variable for u in updates}}
-    # A variable that only the evaluation graph reads has no gradient, and nothing to learn from.
-    rates = {name: rate for name, rate in rates.items() if name in learning.graph.nodes}
-    rates |= {name: 1.0 for name in joined.variables}
-    step = step_program(learning, joined, list(rates), [b for b in barriers if node_of(b) in learning.graph.nodes])
+    joined = Graft(head.name, shapes, partial(heads.flatten, how=flattening.how), apply)
+    rates = {**phases.rates(), **{name: 1.0 for name in joined.variables}}
+    barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
+    step = step_program(phases.training, joined, list(rates), barriers)
     return Model(
         graft=joined,
         feature_shape=shape or (),
         said=flattening.said,
-        feeds=feeds,
-        forward=as_function(forward_program(evaluating, joined), ["probabilities", "losses"]),
+        inputs=phases.evaluation.inputs,
+        feeds=phases.feeds,
+        forward=as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"]),
         step=as_function(step, [name for name in step.outputs if name != "logits"]),
         rates=rates,
-        updated=updated,
+        updated=frozenset(u.variable for u in phases.training.updates),
     )
 
 

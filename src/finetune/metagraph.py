@@ -59,7 +59,9 @@ def find_pair(path: str, key: str = "source.path") -> Pair:
     try:
         return _find_pair(Path(os.path.expanduser(path)), key)
     except OSError as error:
-        raise UserError("source", key, f"'{path}' cannot be read: {error.strerror}", "copy the pair elsewhere") from None
+        raise UserError(
+            "source", key, f"'{path}' cannot be read: {error.strerror}", "copy the pair elsewhere"
+        ) from None
 
 
 def _find_pair(given: Path, key: str) -> Pair:

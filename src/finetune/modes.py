@@ -124,6 +124,8 @@ def _is_random(graph: Graph, ref: str, depth: int = 4) -> bool:
         return False
     if node.op.startswith("Random"):
         return True
-    return depth > 0 and node.op in ("Mul", "Add", "AddV2", "Cast", "Identity") and any(
-        _is_random(graph, r, depth - 1) for r in data_inputs(node)
+    return (
+        depth > 0
+        and node.op in ("Mul", "Add", "AddV2", "Cast", "Identity")
+        and any(_is_random(graph, r, depth - 1) for r in data_inputs(node))
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finetune import freeze, metagraph
+from finetune import metagraph
 from finetune.data import Examples, check_classes, read_examples
 from finetune.errors import UserError
-from finetune.freeze import Fate
+from finetune.phases import Phases, make_phases
 from finetune.recipe import Recipe
 from finetune.source import Source, read_source
 
@@ -19,8 +19,7 @@ class Plan:
     """The source, what learns of it, the examples, and how long it takes."""
 
     source: Source
-    barriers: Sequence[str]  # tensors through which no gradient passes
-    fates: Sequence[Fate]  # one for each variable of the source below the cut
+    phases: Phases
     training: Examples
     held_out: Examples
     classes: int
@@ -39,10 +38,8 @@ def make_plan(recipe: Recipe) -> Plan:
       UserError: anything that does not fit.
     """
     source = read_source(recipe.source.path, recipe.cut, recipe.source.inputs, recipe.source.feeds)
-    barriers = freeze.barriers(source.below, source.cut, recipe.stop_gradient)
-    reached = freeze.behind(source.below, source.cut, barriers)
-    live = freeze.live_updates(source.whole, source.below, source.updates, reached)
-    fates = freeze.decide(source.variables, recipe.learn, reached, source.updates, live)
+    _check_scope(source, recipe.head.name)
+    phases = make_phases(source, recipe.stop_gradient, recipe.learn)
     training, held_out = read_examples(recipe.data, source.input_kinds(), recipe.head.classes, recipe.run.seed)
     _check_batch_size(source, recipe.train.batch_size, "train.batch_size")
     _check_batch_size(source, recipe.eval.batch_size, "eval.batch_size")
@@ -51,8 +48,7 @@ def make_plan(recipe: Recipe) -> Plan:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
     return Plan(
         source=source,
-        barriers=barriers,
-        fates=fates,
+        phases=phases,
         training=training,
         held_out=held_out,
         classes=check_classes(training, recipe.head.classes),
@@ -62,6 +58,13 @@ def make_plan(recipe: Recipe) -> Plan:
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
         },
     )
+
+
+def _check_scope(source: Source, scope: str) -> None:
+    taken = [n for n in source.below.nodes if n == scope or n.startswith(f"{scope}/")]
+    if taken:
+        what = f"the source has '{taken[0]}' below the cut"
+        raise UserError("recipe", "head.name", what, f"name it otherwise, e.g. head.name={scope}_2")
 
 
 def _check_batch_size(source: Source, wanted: int | None, key: str) -> None:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from finetune.errors import UserError
 from finetune.graph import Graph, attr, changed, constant, data_inputs, make_node
 from finetune.names import node_of, unused
 from finetune.protos import TensorShapeProto
@@ -26,6 +27,18 @@ _STATELESS = {
     "Multinomial": ("StatelessMultinomial", {"T": "T", "output_dtype": "output_dtype"}),
 }
 
+_STATEFUL = (
+    "RandomShuffle",
+    "RandomGamma",
+    "RandomPoisson",
+    "RandomPoissonV2",
+    "ParameterizedTruncatedNormal",
+    "StatefulStandardNormalV2",
+    "StatefulUniform",
+    "StatefulTruncatedNormal",
+    "StatefulRandomBinomial",
+)
+
 
 def random_nodes(graph: Graph) -> list[str]:
     """The nodes that draw from a generator with state."""
@@ -35,8 +48,13 @@ def random_nodes(graph: Graph) -> list[str]:
 def stateless(graph: Graph) -> Graph:
     """The graph with random ops that depend on the placeholder `SEED` alone.
 
-    Random ops of other kinds stay as they are; `compile` refuses them by name.
+    Raises:
+      UserError: a random op that has no stateless counterpart.
     """
+    for node in graph.nodes.values():
+        if node.op in _STATEFUL:
+            what = f"{node.op} draws from a generator with state, and a resumed run could not repeat it"
+            raise UserError("source", node.name, what, "choose a cut below this node")
     drawing = random_nodes(graph)
     if not drawing:
         return graph

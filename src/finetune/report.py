@@ -212,7 +212,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
     source = plan.source
     found = sum(math.prod(shape) for shape in source.shapes.values())
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f)) for f in plan.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f)) for f in plan.phases.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     counts = np.bincount(plan.training.labels, minlength=plan.classes)
@@ -265,7 +265,7 @@ def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
     """Files that tell a stranger how to use the pair: the labels, and what goes in and comes out."""
     scope = model.graft.scope
     card = {
-        "inputs": dict(plan.source.inputs),
+        "inputs": dict(model.inputs),
         "preprocess": recipe.data.preprocess if recipe.data.kind == "images" else None,
         "image_size": recipe.data.image_size,
         "feeds": {

@@ -42,7 +42,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.train import Actions, Clock, loop, make_step
 
     # ---- Graft: source and head become pure functions of inputs and variables.
-    model = graft(source, plan.fates, plan.barriers, recipe.head, plan.classes)
+    model = graft(plan.phases, recipe.head, plan.classes)
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
 
@@ -53,6 +53,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
     start = 0 if saved is None else saved.step
+    stop = max(start, plan.steps)
     if saved is not None:
         state.restore(saved.values)
 
@@ -91,14 +92,12 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
-    tell.progress(start, plan.steps)
+    tell.progress(start, stop)
     loop(
         make_step(model.step, state, recipe.run.seed),
-        batches.training_batches(
-            plan.training, load_training, start, plan.steps, recipe.train.batch_size, recipe.run.seed
-        ),
+        batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
         start,
-        plan.steps,
+        stop,
         Actions(log=partial(tell.scalars, "train"), evaluate=evaluate_at, save=save_at, advance=tell.advance),
         log_every=recipe.train.log_every_steps,
         evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
@@ -116,7 +115,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
     metrics = {} if final is None else final.metrics()
-    done = {"status": "finished", "step": plan.steps, "result": result, "metrics": metrics}
+    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics}
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

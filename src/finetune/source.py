@@ -97,6 +97,11 @@ def _settle(found: Sequence[Variable], entries: Mapping[str, Any], prefix: str) 
     shapes = {}
     for variable in found:
         entry = entries[variable.key]
+        whole = variable.piece.split(" ")[:-1]
+        if variable.piece and whole != [str(n) for n in entry.shape]:
+            sizes = ("×".join(whole), _shown(entry.shape))
+            what = f"variable '{variable.name}' is a piece of {sizes[0]} in the graph, {sizes[1]} in the checkpoint"
+            raise UserError("source", prefix, what, "are .meta and checkpoint of the same model?")
         shape = piece_shape_of(variable.piece, entry.shape) if variable.piece else entry.shape
         if not _fits(variable.shape, shape):
             sizes = (_shown(variable.shape), _shown(shape))

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune import freeze
 from finetune.backbone import make_backbone
 from finetune.compile import Graft, as_function, forward_program
 from finetune.graft import Model, graft
+from finetune.phases import make_phases
 from finetune.recipe import Head
 from finetune.source import Source, read_source, read_values
 
@@ -143,11 +143,7 @@ def source_of(golden: Golden, at: str | None = None, **changes: Any) -> Source:
 
 def model_of(source: Source, stop_gradient: bool | list[str] = False, learn: Sequence[Any] = (), **head: Any) -> Model:
     """The grafted model, made as a run makes it."""
-    barriers = freeze.barriers(source.below, source.cut, stop_gradient)
-    reached = freeze.behind(source.below, source.cut, barriers)
-    live = freeze.live_updates(source.whole, source.below, source.updates, reached)
-    fates = freeze.decide(source.variables, learn, reached, source.updates, live)
-    return graft(source, fates, barriers, Head(**head), CLASSES)
+    return graft(make_phases(source, stop_gradient, learn), Head(**head), CLASSES)
 
 
 def arguments(

@@ -28,9 +28,9 @@ from finetune.backbone import make_backbone
 from finetune.checkpoints import Retention
 from finetune.compile import Graft, as_function, forward_program, step_program
 from finetune.errors import UserError
-from finetune.freeze import decide
 from finetune.graft import Model, graft, pair_graph
 from finetune.metagraph import Pair, find_pair
+from finetune.phases import make_phases
 from finetune.recipe import Head
 from finetune.source import Source, read_source, read_values
 from finetune.variables import Variable, find_variables
@@ -456,7 +456,7 @@ def scalar_model(source: Source) -> Model:
     forward = as_function(
         forward_program(make_backbone(source.whole, source.cut, source.inputs, {}), joined), ["features"]
     )
-    return Model(joined, (None,), "", {}, forward, forward, {}, frozenset())
+    return Model(joined, (None,), "", source.inputs, {}, forward, forward, {}, frozenset())
 
 
 def write(folder: Path, source: Source, model: Model) -> dict[str, Any]:
@@ -511,8 +511,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
     source = read_source(
         str(save_placeholders(tmp_path / "source", shape=[None])), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {}
     )
-    fates = decide(source.variables, [], set(), [], set())
-    model = graft(source, fates, [source.cut], Head(), 2)
+    model = graft(make_phases(source, True, []), Head(), 2)
     values = write(tmp_path / "ours", source, model)
     feeds = {"w1:0": [4.0, 13.0], "w2:0": [8.0, 17.0]}
     features, logits, doubled = tutorial_restores(tmp_path / "ours", feeds, "op_to_restore:0", "head/logits:0")
@@ -524,7 +523,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
 def test_6_a_cut_of_unknown_width_takes_no_head(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     with pytest.raises(UserError, match="does not say how wide the cut is"):
-        graft(source, decide(source.variables, [], set(), [], set()), [source.cut], Head(), 2)
+        graft(make_phases(source, True, []), Head(), 2)
 
 
 # 7. The VGG graft: import the graph, take fc7, stop the gradient, two new outputs -------------------------------------
