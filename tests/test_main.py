@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -196,3 +197,14 @@ def test_help_needs_no_hydra(tmp_path):
     assert done.returncode == 0
     assert done.stdout.startswith("Train a new head")
     assert "hydra" not in done.stderr
+
+
+def test_a_disk_that_refuses_is_no_bug(workdir, training, capsys):
+    def full(recipe, yaml, overrides):
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x/train.log")
+
+    training(full)
+    assert main(["recipe=vgg_2class"]) == 5
+    assert capsys.readouterr().err == (
+        "error[storage] runs/x/train.log: No space left on device; see to it, then give the same command again\n"
+    )

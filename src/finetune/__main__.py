@@ -32,6 +32,7 @@ exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 st
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -48,6 +49,18 @@ if TYPE_CHECKING:
 
 # Hydra and everything heavier is imported where it is needed: `--help` answers at once, and a recipe is known to be
 # good before the seconds that TensorFlow takes.
+
+# What a disk or its owner says; any other OSError is a bug of ours.
+_STORAGE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
 
 BUG = 70
 BY_HAND = 130  # what a shell reports for SIGINT
@@ -79,6 +92,11 @@ def guarded(action: Callable[[], int | None], log: Path | None = None) -> int:
         return error.status
     except Exception as error:
         trace = traceback.format_exc()
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            where = str(error.filename or "a file of the run")
+            storage = UserError("storage", where, str(error.strerror), "see to it, then give the same command again")
+            print(storage, file=sys.stderr)
+            return storage.status
         kept = log is not None and _appended(log, trace)
         if os.environ.get("FINETUNE_DEBUG") == "1":
             print(trace, file=sys.stderr)
