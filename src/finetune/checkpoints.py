@@ -10,6 +10,7 @@ tensorflow/python/training/checkpoint_state.proto.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -59,13 +60,19 @@ def read_state(folder: Path) -> State:
         entries.setdefault(match[1], []).append(match[2])
     names = tuple(n for n in entries.get("all_model_checkpoint_paths", []) if _is_plain(n))
     latest = entries.get("model_checkpoint_path", [None])[0]
-    times = tuple(map(float, entries.get("all_model_checkpoint_timestamps", [])))
-    preserved = entries.get("last_preserved_timestamp")
+    read = [_time(text) for text in entries.get("all_model_checkpoint_timestamps", [])]
+    times = tuple(time for time in read if time is not None)
     if len(times) != len(names):
         times = (0.0,) * len(names)
-    return State(
-        latest if latest and _is_plain(latest) else None, names, times, float(preserved[0]) if preserved else None
-    )
+    preserved = _time(entries.get("last_preserved_timestamp", [""])[0])
+    return State(latest if latest and _is_plain(latest) else None, names, times, preserved)
+
+
+def _time(text: str) -> float | None:
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
 
 
 def _is_plain(name: str) -> bool:
@@ -90,12 +97,23 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file aside, syncs it and renames it into place."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    _sync_folder(path.parent)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise _cannot_be_written(path, error) from error
+
+
+def _cannot_be_written(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    todo = "free some space; the same command goes on from the last save"
+    return UserError("storage", str(path), f"cannot be written: {reason}", todo)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -117,11 +135,11 @@ def write(folder: Path, name: str, tensors: Mapping[str, Any], pieces: Mapping[s
     import tensorflow as tf
 
     aside = folder / f".writing-{name}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     keys = [pieces.get(n, (n, ""))[0] for n in tensors]
     slices = [pieces.get(n, (n, ""))[1] for n in tensors]
     try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         values = [tf.convert_to_tensor(t) for t in tensors.values()]
         tf.raw_ops.SaveV2(prefix=str(aside / name), tensor_names=keys, shape_and_slices=slices, tensors=values)
         # The index last: it is what makes the others a checkpoint.
@@ -131,18 +149,9 @@ def write(folder: Path, name: str, tensors: Mapping[str, Any], pieces: Mapping[s
             os.replace(file, folder / file.name)
         _sync_folder(folder)
     except (tf.errors.OpError, OSError) as error:
-        raise UserError(
-            "storage",
-            str(folder / name),
-            f"cannot be written: {_reason(error)}",
-            "free some space; the same command goes on from the last save",
-        ) from error
+        raise _cannot_be_written(folder / name, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
 
 
 def save(

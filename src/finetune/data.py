@@ -160,10 +160,10 @@ def arrays(path: str, fields: Sequence[str], label: str, classes: int | None, ke
 
 
 def _stored(file: Path) -> dict[str, np.ndarray]:
-    stored = np.load(file, allow_pickle=False)
-    if isinstance(stored, np.ndarray):
-        raise ValueError("it holds a single array without a name")
-    with stored:
+    with file.open("rb") as opened:
+        stored = np.load(opened, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ValueError("it holds a single array without a name")
         content = {name: stored[name] for name in stored.files}
     if strange := [name for name, array in content.items() if not isinstance(array, np.ndarray)]:
         raise ValueError(f"{strange[0]} is no array")

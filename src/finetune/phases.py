@@ -29,7 +29,9 @@ class Phases:
     def rates(self) -> dict[str, float]:
         """The multiple of the learning rate of each variable that has a gradient."""
         updated = {u.variable for u in self.training.updates}
-        learning = {f.variable.name: f.rate for f in self.fates if f.rate and f.variable.name not in updated}
+        # Statistics have none even where a branch that is switched off would have updated them.
+        learning = {f.variable.name: f.rate for f in self.fates if f.rate and f.variable.trainable}
+        learning = {name: rate for name, rate in learning.items() if name not in updated}
         # A variable that only the graph of the evaluation reads has no gradient, and nothing to learn from.
         return {name: rate for name, rate in learning.items() if name in self.training.graph.nodes}
 
