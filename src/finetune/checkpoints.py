@@ -111,7 +111,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _cannot_be_written(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    # TensorFlow puts the op and a temporary name before what the system says.
+    said = getattr(error, "strerror", None) or str(getattr(error, "message", error)).rpartition("; ")[2]
+    reason = said.partition(" [Op:")[0]
     todo = "free some space; the same command goes on from the last save"
     return UserError("storage", str(path), f"cannot be written: {reason}", todo)
 

@@ -108,7 +108,8 @@ def _pair_in_folder(folder: Path, key: str) -> Pair:
         inner = [d.name for d in folder.iterdir() if d.is_dir() and any(d.glob("*.meta"))]
         if (folder / "saved_model.pb").exists():
             raise UserError("source", key, f"'{folder}' is a SavedModel", "give a .meta and its checkpoint")
-        hint = f"did you mean {folder / sorted(inner)[0]}?" if inner else "a pair is NAME.meta beside NAME.index"
+        first = min(inner, key=lambda name: (name != "model", name), default="")  # a run folder has its pair there
+        hint = f"did you mean {folder / first}?" if inner else "a pair is NAME.meta beside NAME.index"
         raise UserError("source", key, f"there is no .meta in folder '{folder}'", hint)
     latest = latest_name(folder)
     if latest is not None and (latest in stems or _is_v1(latest, files)):
