@@ -19,10 +19,9 @@ from finetune.data import (
     from_arrays,
     hold_out,
     read_examples,
-    synthetic,
 )
 from finetune.recipe import Data
-from tests.graphs import FLOAT, INT, STRING, UINT8, refusal
+from tests.graphs import FLOAT, refusal
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -169,7 +168,7 @@ def test_the_demo_has_class_folders():
 def test_the_classes_to_evaluate_on_are_those_of_training(tmp_path):
     images(tmp_path / "train", a=3, b=3, c=3)
     images(tmp_path / "test", c=1, a=2)
-    training, held = read_examples(Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), {}, None, 0)
+    training, held = read_examples(Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), [], None)
     assert len(training) == 9
     assert held.classes == ["a", "b", "c"]
     assert held.labels.tolist() == [0, 0, 2]
@@ -178,7 +177,7 @@ def test_the_classes_to_evaluate_on_are_those_of_training(tmp_path):
 def test_a_class_that_training_has_not_is_named(tmp_path):
     images(tmp_path / "train", cat=1, dog=1)
     images(tmp_path / "test", cats=1, dog=1)
-    error = refusal(read_examples, Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), {}, None, 0)
+    error = refusal(read_examples, Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), [], None)
     assert (error.where, error.todo) == ("data.eval_path", "did you mean cat?")
     assert error.what == f"'{tmp_path / 'test'}' has a class that training has not: cats"
     error = refusal(class_folders, str(tmp_path / "test"), "data.eval_path", ["x", "y"])
@@ -188,7 +187,7 @@ def test_a_class_that_training_has_not_is_named(tmp_path):
 def test_a_folder_to_evaluate_on_without_images_is_not_passed_over(tmp_path):
     images(tmp_path / "train", a=3, b=3)
     (tmp_path / "test").mkdir()
-    error = refusal(read_examples, Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), {}, None, 0)
+    error = refusal(read_examples, Data(path=str(tmp_path / "train"), eval_path=str(tmp_path / "test")), [], None)
     assert (error.where, error.what) == ("data.eval_path", f"'{tmp_path / 'test'}' has 0 class folders")
 
 
@@ -316,9 +315,9 @@ def test_rows_to_evaluate_on_have_the_classes_of_training(tmp_path):
     test = npz(tmp_path / "b.npz", x=np.ones((1, 1)), labels=np.array([1]))
     worse = npz(tmp_path / "c.npz", x=np.ones((1, 1)), labels=np.array([3]))
     kinds = {"x": (FLOAT, (None, 1))}
-    _, held = read_examples(Data(kind="arrays", path=train, eval_path=test), kinds, None, 0)
+    _, held = read_examples(Data(kind="arrays", path=train, eval_path=test), list(kinds), None)
     assert held.classes == ["0", "1", "2"]
-    error = refusal(read_examples, Data(kind="arrays", path=train, eval_path=worse), kinds, None, 0)
+    error = refusal(read_examples, Data(kind="arrays", path=train, eval_path=worse), list(kinds), None)
     assert "label 3 in row 0 is not within 0..2" in error.what
 
 
@@ -423,35 +422,3 @@ def test_the_recipe_and_the_data_agree_on_the_number_of_classes():
     error = refusal(check_classes, three, 2)
     assert (error.where, error.todo) == ("head.classes", "set head.classes=3 or leave it out")
     assert error.what == "the recipe says 2, the data has 3: 0, 1, 2"
-
-
-# ---- made up
-
-
-def test_made_up_rows_have_the_kinds_of_the_inputs():
-    kinds = {"image": (FLOAT, (None, 4, None, 3)), "ids": (INT, (None, 7)), "scalar": (UINT8, None)}
-    found = synthetic(kinds, 3, seed=1, count=5)
-    assert {name: (a.dtype, a.shape) for name, a in (found.arrays or {}).items()} == {
-        "image": (np.float32, (5, 4, 8, 3)),
-        "ids": (np.int32, (5, 7)),
-        "scalar": (np.uint8, (5,)),
-    }
-    assert len(found.classes) == 3
-
-
-def test_made_up_rows_are_those_of_their_seed():
-    kinds = {"x": (FLOAT, (None, 3))}
-    assert synthetic(kinds, 3, 1).digest() == synthetic(kinds, 3, 1).digest() != synthetic(kinds, 3, 2).digest()
-    train, held = read_examples(Data(kind="synthetic"), kinds, 3, 1)
-    assert len(train) + len(held) == 64
-
-
-def test_made_up_data_needs_a_number_of_classes():
-    error = refusal(synthetic, {"x": (FLOAT, (None, 3))}, None, 0)
-    assert (error.where, error.todo) == ("head.classes", "e.g. head.classes=3")
-    assert "synthetic data has no classes of its own" in error.what
-
-
-def test_texts_cannot_be_made_up():
-    error = refusal(synthetic, {"x": (STRING, (None,))}, 3, 0)
-    assert (error.where, error.what) == ("source.inputs.x", "the input takes string, which synthetic data cannot be")

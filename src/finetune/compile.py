@@ -87,6 +87,12 @@ def feature_shape(backbone: Backbone) -> tuple[int | None, ...] | None:
         return None if shape.rank is None else tuple(shape.as_list())
 
 
+def features_program(backbone: Backbone) -> Program:
+    """The features alone, from inputs and variables."""
+    with control_flow_v1(), tf.Graph().as_default() as graph:
+        return _program(graph, backbone, {"features": import_graph(backbone)})
+
+
 def forward_program(backbone: Backbone, graft: Graft) -> Program:
     """Features, logits, probabilities and the loss of each example, from inputs, labels and variables."""
     with control_flow_v1(), tf.Graph().as_default() as graph:
@@ -97,7 +103,7 @@ def forward_program(backbone: Backbone, graft: Graft) -> Program:
             "probabilities": tf.nn.softmax(logits),
             "losses": losses,
         }
-        return _program(graph, backbone, graft, outputs)
+        return _program(graph, backbone, outputs)
 
 
 def step_program(backbone: Backbone, graft: Graft, learning: Sequence[str], barriers: Sequence[str]) -> Program:
@@ -127,7 +133,7 @@ def step_program(backbone: Backbone, graft: Graft, learning: Sequence[str], barr
         outputs = {"loss": loss, "logits": logits}
         outputs |= {f"gradient/{n}": tf.convert_to_tensor(g) for n, g in zip(learning, gradients, strict=True)}
         outputs |= {f"update/{u.variable}": graph.get_tensor_by_name(f"{u.node}:0") for u in backbone.updates}
-        return _program(graph, backbone, graft, outputs)
+        return _program(graph, backbone, outputs)
 
 
 def _forward(backbone: Backbone, graft: Graft, stop: bool = False) -> tuple[Any, Any, Any]:
@@ -150,7 +156,7 @@ def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[
         ) from error
 
 
-def _program(graph: Any, backbone: Backbone, graft: Graft, outputs: Mapping[str, Any]) -> Program:
+def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Program:
     definition = GraphDef.FromString(graph.as_graph_def().SerializeToString())
     placeholders = {n.name for n in definition.node if n.op == "Placeholder"}
     fields = set(map(node_of, backbone.inputs.values()))

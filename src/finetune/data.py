@@ -17,11 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from finetune.errors import UserError, shortlist
-from finetune.graph import DTYPES
 from finetune.names import did_you_mean
-from finetune.protos import DataType
 from finetune.recipe import Data
-from finetune.source import Kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
@@ -199,7 +196,7 @@ def from_arrays(rows: Mapping[str, np.ndarray], labels: np.ndarray, classes: int
 def _row_hash(values: Sequence[np.ndarray]) -> str:
     sha = hashlib.sha256()
     for value in values:
-        sha.update(np.ascontiguousarray(value).tobytes())
+        sha.update(repr(value).encode() if np.asarray(value).dtype == object else np.ascontiguousarray(value).tobytes())
     return sha.hexdigest()
 
 
@@ -236,40 +233,18 @@ def check_classes(examples: Examples, wanted: int | None) -> int:
     return wanted or there
 
 
-def read_examples(data: Data, inputs: Mapping[str, Kind], classes: int | None, seed: int) -> tuple[Examples, Examples]:
+def read_examples(data: Data, fields: Sequence[str], classes: int | None) -> tuple[Examples, Examples]:
     """(to train on, to evaluate on), as a recipe's `data` says.
 
     Raises:
       UserError: data that cannot be used; the message names key or file.
     """
-    if data.kind == "synthetic":
-        return hold_out(synthetic(inputs, classes, seed), data.holdout)
     path, eval_path = str(data.path), data.eval_path
     if data.kind == "images":
         examples = class_folders(path)
         apart = class_folders(eval_path, "data.eval_path", examples.classes) if eval_path else None
     else:
-        fields = list(inputs)
         examples = arrays(path, fields, data.labels, classes)
         count = len(examples.classes)
         apart = arrays(eval_path, fields, data.labels, count, "data.eval_path") if eval_path else None
     return (examples, apart) if apart is not None else hold_out(examples, data.holdout)
-
-
-def synthetic(inputs: Mapping[str, Kind], classes: int | None, seed: int, count: int = 64) -> Examples:
-    """Random rows of the inputs' shapes and dtypes, to try a recipe without data; unknown sizes become 8."""
-    if classes is None:
-        raise UserError(
-            "recipe", "head.classes", "not given, and synthetic data has no classes of its own", "e.g. head.classes=3"
-        )
-    draw = np.random.default_rng(seed)
-    rows = {}
-    for name, (enum, shape) in inputs.items():
-        if enum not in DTYPES:
-            kind = DataType.Name(enum)[3:].lower()
-            what = f"the input takes {kind}, which synthetic data cannot be"
-            raise UserError("data", f"source.inputs.{name}", what, "name a tensor of numbers behind it")
-        sizes = (count, *(8 if n is None else n for n in (shape or (None,))[1:]))
-        dtype = np.dtype(DTYPES[enum])
-        rows[name] = (draw.random(sizes) if dtype.kind == "f" else draw.integers(0, 2, sizes)).astype(dtype)
-    return from_arrays(rows, draw.integers(0, classes, count), classes, "synthetic data")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from finetune import heads
 from finetune.backbone import phase_feeds
-from finetune.compile import Graft, as_function, feature_shape, forward_program, step_program
+from finetune.compile import Graft, as_function, feature_shape, features_program, forward_program, step_program
 from finetune.export import make_pair_graph
 from finetune.names import node_of
 from finetune.phases import Phases
 from finetune.recipe import Head
 from finetune.source import Source
 
+Shape = tuple[int | None, ...]
+Probe = Callable[[], Mapping[str, Any]]
 Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -38,13 +40,24 @@ class Model:
     updated: frozenset[str]  # variables that the source's own updates change
 
 
-def graft(phases: Phases, head: Head, classes: int) -> Model:
+def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) -> Model:
     """Joins a head to the source, and compiles both phases.
+
+    Args:
+      probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
+        if neither the file nor shape inference knows how wide the cut is.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
     """
     shape = feature_shape(phases.evaluation)
+    if probe is not None and (not shape or shape[-1] is None):
+        shape = _probed(phases, shape, probe())
+        phases = replace(
+            phases,
+            training=replace(phases.training, shape=shape),
+            evaluation=replace(phases.evaluation, shape=shape),
+        )
     flattening = heads.flattening(shape, head.pool)
     variables_of, apply = heads.HEADS[head.kind]
     shapes = variables_of(flattening.width, classes)
@@ -63,6 +76,13 @@ def graft(phases: Phases, head: Head, classes: int) -> Model:
         rates=rates,
         updated=frozenset(u.variable for u in phases.training.updates),
     )
+
+
+def _probed(phases: Phases, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:
+    """The shape of the cut as one batch shows it: its rank and its last size; the others may vary."""
+    found = as_function(features_program(phases.evaluation))(arguments)["features"].shape.as_list()
+    inner = known[1:-1] if known else (None,) * (len(found) - 2)
+    return (None, *inner, found[-1])[: len(found)]
 
 
 def pair_graph(source: Source, model: Model) -> Any:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune import metagraph
-from finetune.data import Examples, check_classes, read_examples
+from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
 from finetune.phases import Phases, make_phases
 from finetune.recipe import Recipe
 from finetune.source import Source, read_source
+from finetune.synthetic import synthetic
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def make_plan(recipe: Recipe) -> Plan:
     source = read_source(recipe.source.path, recipe.cut, recipe.source.inputs, recipe.source.feeds)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
-    training, held_out = read_examples(recipe.data, source.input_kinds(), recipe.head.classes, recipe.run.seed)
+    training, held_out = _examples(source, recipe)
     _check_batch_size(source, recipe.train.batch_size, "train.batch_size")
     _check_batch_size(source, recipe.eval.batch_size, "eval.batch_size")
     steps = recipe.train.steps
@@ -58,6 +59,12 @@ def make_plan(recipe: Recipe) -> Plan:
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
         },
     )
+
+
+def _examples(source: Source, recipe: Recipe) -> tuple[Examples, Examples]:
+    if recipe.data.kind == "synthetic":
+        return hold_out(synthetic(source, recipe.head.classes, recipe.run.seed), recipe.data.holdout)
+    return read_examples(recipe.data, list(source.inputs), recipe.head.classes)
 
 
 def _check_scope(source: Source, scope: str) -> None:

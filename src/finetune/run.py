@@ -42,12 +42,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.train import Actions, Clock, loop, make_step
 
     # ---- Graft: source and head become pure functions of inputs and variables.
-    model = graft(plan.phases, recipe.head, plan.classes)
+    pretrained = read_values(source)
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
+    probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
+    model = graft(plan.phases, recipe.head, plan.classes, probe)
 
     # ---- init from the source, or resume from our own last save.
-    pretrained = read_values(source)
     fresh = initial_values(model.graft.variables, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})

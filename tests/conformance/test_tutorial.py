@@ -526,6 +526,19 @@ def test_6_a_cut_of_unknown_width_takes_no_head(placeholders: Path) -> None:
         graft(make_phases(source, True, []), Head(), 2)
 
 
+def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) -> None:
+    source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
+    values = {f"variable/{name}": value for name, value in read_values(source).items()}
+    batch = {"input/w1": np.float32([4, 13]), "input/w2": np.float32([8, 17])}
+    model = graft(make_phases(source, True, []), Head(), 2, probe=lambda: {**values, **batch})
+    assert model.feature_shape == (None,)
+    head = {f"variable/{name}": value for name, value in heads.initial_values(model.graft.variables, 0).items()}
+    found = model.forward({**values, **head, **batch, "labels": np.int64([0, 1])})
+    logits = np.float32([[24], [60]]) @ head["variable/head/kernel"] + head["variable/head/bias"]
+    expected = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(found["probabilities"], expected / expected.sum(1, keepdims=True), rtol=1e-5)
+
+
 # 7. The VGG graft: import the graph, take fc7, stop the gradient, two new outputs -------------------------------------
 
 
