@@ -19,7 +19,7 @@ ROOMS = [
     "__main__", "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
     "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
     "source", "freeze", "checkpoints", "backbone", "weights", "specialize", "cut", "branches", "modes",
-    "randomness", "variables", "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys",
+    "randomness", "variables", "tables", "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys",
     "slices", "table", "files", "recipe", "names", "protos", "errors",
 ]
 # fmt: on

@@ -14,6 +14,7 @@ from finetune.graph import Graph, attr, shape_of
 from finetune.names import node_of, tensor_name
 from finetune.protos import DataType
 from finetune.randomness import stateless
+from finetune.tables import Table, with_todays_tables
 from finetune.variables import Update, as_parameters
 
 PHASES = ("train", "eval")
@@ -32,10 +33,16 @@ class Backbone:
     inputs: Mapping[str, str]
     shape: tuple[int | None, ...] | None
     updates: tuple[Update, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 def make_backbone(
-    whole: Graph, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any], updates: Iterable[Update] = ()
+    whole: Graph,
+    at: str,
+    inputs: Mapping[str, str],
+    feeds: Mapping[str, Any],
+    updates: Iterable[Update] = (),
+    tables: Iterable[Table] = (),
 ) -> Backbone:
     """Slices, feeds, folds and makes portable; the source graph stays as it was.
 
@@ -45,6 +52,7 @@ def make_backbone(
       inputs: data field -> tensor.
       feeds: tensor -> value, for this phase.
       updates: assignments to keep as values.
+      tables: lookup tables of the source.
     """
     updates = list(updates)
     stops = [*inputs.values(), *feeds]
@@ -63,7 +71,8 @@ def make_backbone(
             raise UserError("source", "cut" if tensor == at else "source.inputs", what, "name a tensor behind it")
     graph = specialize.without_python_gradients(specialize.portable(graph))
     shape = width_at(whole, at)
-    return Backbone(as_parameters(stateless(graph)), at, names, shape, alive)
+    graph = as_parameters(stateless(with_todays_tables(graph)))
+    return Backbone(graph, at, names, shape, alive, tuple(t for t in tables if t.name in graph.nodes))
 
 
 def phase_feeds(feeds: Mapping[str, Any], phase: str) -> dict[str, Any]:

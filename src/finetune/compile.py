@@ -21,6 +21,7 @@ from finetune.graph import to_meta
 from finetune.names import node_of
 from finetune.protos import GraphDef
 from finetune.randomness import SEED
+from finetune.tables import Table
 
 LABELS = "finetune/labels"
 
@@ -50,6 +51,7 @@ class Program:
     graph: Any  # GraphDef
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    tables: Sequence[Table] = ()
 
 
 @contextmanager
@@ -106,32 +108,29 @@ def forward_program(backbone: Backbone, graft: Graft) -> Program:
         return _program(graph, backbone, outputs)
 
 
-def step_program(backbone: Backbone, graft: Graft, learning: Sequence[str], barriers: Sequence[str]) -> Program:
+def step_program(backbone: Backbone, graft: Graft, learning: Mapping[str, bool], barriers: Sequence[str]) -> Program:
     """Loss and gradients of one batch, and the values that the source's own updates would assign.
 
     Args:
-      learning: the variables whose gradients are wanted, source's and head's.
+      learning: the variables whose gradients are wanted, source's and head's, and whether somebody asked for each by
+        name; the others are left out where no gradient reaches them.
       barriers: tensors through which no gradient passes.
 
     Raises:
-      UserError: no gradient reaches one of `learning`.
+      UserError: no gradient reaches a variable that was asked for.
     """
     with control_flow_v1(), tf.Graph().as_default() as graph:
         _, logits, losses = _forward(backbone, graft, stop=backbone.cut in barriers)
         loss = tf.reduce_mean(losses)
         tensors = [graph.get_tensor_by_name(f"{name}:0") for name in learning]
         stops = [graph.get_tensor_by_name(b) for b in barriers if node_of(b) in backbone.graph.nodes]
-        gradients = _gradients(loss, tensors, stops)
-        for name, gradient in zip(learning, gradients, strict=True):
-            if gradient is None:
-                raise UserError(
-                    "recipe",
-                    f"learn ({name})",
-                    f"no gradient reaches variable '{name}' from the loss",
-                    "freeze it with a rule of rate 0 in learn",
-                )
+        gradients = dict(zip(learning, _gradients(loss, tensors, stops), strict=True))
+        for name, gradient in gradients.items():
+            if gradient is None and learning[name]:
+                what = f"no gradient reaches variable '{name}' from the loss"
+                raise UserError("recipe", f"learn ({name})", what, "freeze it with a rule of rate 0 in learn")
         outputs = {"loss": loss, "logits": logits}
-        outputs |= {f"gradient/{n}": tf.convert_to_tensor(g) for n, g in zip(learning, gradients, strict=True)}
+        outputs |= {f"gradient/{n}": tf.convert_to_tensor(g) for n, g in gradients.items() if g is not None}
         outputs |= {f"update/{u.variable}": graph.get_tensor_by_name(f"{u.node}:0") for u in backbone.updates}
         return _program(graph, backbone, outputs)
 
@@ -168,7 +167,7 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
         # The gradients of V1 loops colocate their stacks with nodes of the loop, by name.
         node.device = ""
         node.attr.pop("_class", None)
-    return Program(definition, inputs, {name: tensor.name for name, tensor in outputs.items()})
+    return Program(definition, inputs, {name: tensor.name for name, tensor in outputs.items()}, backbone.tables)
 
 
 def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -190,13 +189,15 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
     definition = tf.compat.v1.GraphDef()
     definition.CopyFrom(program.graph)
     del definition.node[:]
-    fed = {node_of(program.inputs[name]) for name in names}
+    tables = {f"{t.name}:0": _made(t) for t in program.tables if t.name in needed}
+    fed = {node_of(tensor) for tensor in (*tables, *(program.inputs[name] for name in names))}
     definition.node.extend(n for n in program.graph.node if n.name in needed and n.name not in fed)
 
     def imported(*arguments: Any) -> list[Any]:
         tensors = {program.inputs[name]: argument for name, argument in zip(names, arguments, strict=True)}
         direct = {w: tensors[program.outputs[w]] for w in wanted if program.outputs[w] in tensors}
         returned = [program.outputs[w] for w in wanted if w not in direct]
+        tensors |= {tensor: tf.identity(table.resource_handle) for tensor, table in tables.items()}
         results = iter(tf.graph_util.import_graph_def(definition, tensors, returned, name=""))
         return [tf.identity(direct[w]) if w in direct else next(results) for w in wanted]
 
@@ -215,6 +216,12 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
             raise UserError("data", "train.batch_size", what, "use smaller batches") from error
 
     return call
+
+
+def _made(table: Table) -> Any:
+    contents = tf.lookup.KeyValueTensorInitializer(tf.constant(table.keys), tf.constant(table.values))
+    # The default is an input of each lookup; this one is never given.
+    return tf.lookup.StaticHashTable(contents, default_value=tf.zeros([], contents.value_dtype))
 
 
 def _reason(error: Any) -> str:

@@ -25,6 +25,7 @@ from finetune.graph import DTYPES, ENUMS, Graph, constant, make_node, to_meta
 from finetune.names import node_of, unused
 from finetune.protos import MetaGraphDef, SaverDef, VariableDef
 from finetune.source import of_piece
+from finetune.tables import Table
 from finetune.variables import Update, Variable, placeholder
 from finetune.weights import read_tensors
 
@@ -36,6 +37,7 @@ def make_pair_graph(
     inputs: Mapping[str, str],
     feeds: Mapping[str, Any],
     updates: Sequence[Update],
+    tables: Sequence[Table],
     variables: Sequence[Variable],
     shapes: Mapping[str, Sequence[int]],
     graft: Graft,
@@ -49,7 +51,8 @@ def make_pair_graph(
       shapes: the shape of each of the source's variables.
       shape: the static shape of the cut.
     """
-    graph = _source_part(whole, at, inputs, feeds, updates)
+    beside = [*(u.node for u in updates), *(t.filled_by for t in tables)]
+    graph = _source_part(whole, at, inputs, feeds, beside)
     nodes, definitions = _with_initialisers(graph, variables, shapes, _definitions(meta))
     imported = to_meta(graph.with_nodes(nodes))
     for variable, definition in zip(variables, definitions, strict=True):
@@ -64,6 +67,8 @@ def make_pair_graph(
     if updates:
         kept = [f"{u.node}" for u in updates if u.node in nodes]
         imported.collection_def["update_ops"].node_list.value.extend(kept)
+    if tables:
+        imported.collection_def["table_initializer"].node_list.value.extend(t.filled_by for t in tables)
     with control_flow_v1(), tf.Graph().as_default() as plain:
         tf.compat.v1.train.import_meta_graph(imported)
         features = plain.get_tensor_by_name(at)
@@ -85,15 +90,15 @@ def _variable(name: str, shape: Sequence[int]) -> Any:
 
 
 def _source_part(
-    whole: Graph, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any], updates: Sequence[Update]
+    whole: Graph, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any], beside: Sequence[str]
 ) -> Graph:
-    graph = cut(whole, [at, *(u.node for u in updates)], [*inputs.values(), *feeds])
+    graph = cut(whole, [at, *beside], [*inputs.values(), *feeds])
     for tensor, value in feeds.items():
         if node_of(tensor) in graph.nodes:
             graph = _with_default(graph, tensor, value)
     graph, _ = specialize.with_placeholders(graph, inputs)
     # Once more: a queue whose output was the input is not needed any longer.
-    graph = cut(graph, [at, *(u.node for u in updates)])
+    graph = cut(graph, [at, *beside])
     return specialize.without_python_gradients(specialize.portable(graph))
 
 

@@ -21,6 +21,7 @@ class Fate:
     variable: Variable
     rate: float
     why: str
+    asked: bool = False  # a rule names it: if it cannot learn, that is an error
 
 
 def barriers(graph: Graph, at: str, stop_gradient: bool | list[str]) -> list[str]:
@@ -107,7 +108,7 @@ def _fate(variable: Variable, rule: tuple[str, float] | None, has_rules: bool, c
         rate = 0.0 if has_rules else 1.0
         return Fate(variable, rate, "frozen: no rule names it" if has_rules else "learns")
     pattern, rate = rule
-    return Fate(variable, rate, f"{'learns' if rate else 'frozen'}: rule {pattern!r}")
+    return Fate(variable, rate, f"{'learns' if rate else 'frozen'}: rule {pattern!r}", asked=True)
 
 
 def _check_rule(pattern: str, rate: float, fates: list[Fate], variables: list[Variable]) -> None:

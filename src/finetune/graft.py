@@ -64,7 +64,8 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
     joined = Graft(head.name, shapes, partial(heads.flatten, how=flattening.how), apply)
     rates = {**phases.rates(), **{name: 1.0 for name in joined.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
-    step = step_program(phases.training, joined, list(rates), barriers)
+    asked = {fate.variable.name: fate.asked for fate in phases.fates}
+    step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
     return Model(
         graft=joined,
         feature_shape=shape or (),
@@ -73,7 +74,7 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
         feeds=phases.feeds,
         forward=as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"]),
         step=as_function(step, [name for name in step.outputs if name != "logits"]),
-        rates=rates,
+        rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in phases.training.updates),
     )
 
@@ -94,6 +95,7 @@ def pair_graph(source: Source, model: Model) -> Any:
         source.inputs,
         phase_feeds(model.feeds, "eval"),
         source.updates,
+        source.tables,
         source.variables,
         source.shapes,
         model.graft,

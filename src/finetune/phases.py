@@ -49,10 +49,11 @@ def make_phases(source: Source, stop_gradient: bool | list[str], learn: Sequence
     learning = {f.variable.name for f in fates if f.rate}
     feeds = {**source.feeds, **default_feeds(source.below, source.feeds, learns=bool(learning))}
     updates = [u for u in source.updates if u.variable in learning]
+    parts = (source.whole, source.cut, source.inputs)
     return Phases(
         barriers,
         fates,
         feeds,
-        training=make_backbone(source.whole, source.cut, source.inputs, phase_feeds(feeds, "train"), updates),
-        evaluation=make_backbone(source.whole, source.cut, source.inputs, phase_feeds(feeds, "eval")),
+        training=make_backbone(*parts, phase_feeds(feeds, "train"), updates, source.tables),
+        evaluation=make_backbone(*parts, phase_feeds(feeds, "eval"), tables=source.tables),
     )

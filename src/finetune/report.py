@@ -212,7 +212,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
     source = plan.source
     found = sum(math.prod(shape) for shape in source.shapes.values())
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f)) for f in plan.phases.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.phases.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     counts = np.bincount(plan.training.labels, minlength=plan.classes)
@@ -232,7 +232,9 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
     ]
 
 
-def _told(fate: Fate) -> str:
+def _told(fate: Fate, model: Model) -> str:
+    if fate.rate and fate.variable.name not in {*model.rates, *model.updated}:
+        return "frozen: no gradient reaches it"
     return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:g}"
 
 

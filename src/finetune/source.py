@@ -16,6 +16,7 @@ from finetune.names import did_you_mean
 from finetune.protos import DataType
 from finetune.slices import index_of, piece_shape_of
 from finetune.specialize import dtype_and_shape
+from finetune.tables import Table, find_tables
 from finetune.variables import Update, Variable
 
 Kind = tuple[int, "tuple[int | None, ...] | None"]
@@ -39,6 +40,7 @@ class Source:
     variables: tuple[Variable, ...]
     shapes: Mapping[str, tuple[int, ...]]
     updates: tuple[Update, ...]
+    tables: tuple[Table, ...]
     unused_keys: int
 
     def input_kinds(self) -> dict[str, Kind]:
@@ -78,9 +80,20 @@ def read_source(path: str, at: str, inputs: Mapping[str, str], feeds: Mapping[st
     entries = weights.read_index(pair.prefix)
     shapes = _settle(found, entries, pair.prefix)
     weights.check_data(pair.prefix, {v.key: entries[v.key] for v in found})
-    updates = variables.find_updates(meta, whole, below)
-    unused = len(entries.keys() - {v.key for v in found})
-    return Source(pair, meta, whole, below, at, inputs, feeds, tuple(found), shapes, tuple(updates), unused)
+    return Source(
+        pair=pair,
+        meta=meta,
+        whole=whole,
+        below=below,
+        cut=at,
+        inputs=inputs,
+        feeds=feeds,
+        variables=tuple(found),
+        shapes=shapes,
+        updates=tuple(variables.find_updates(meta, whole, below)),
+        tables=tuple(find_tables(whole, below)),
+        unused_keys=len(entries.keys() - {v.key for v in found}),
+    )
 
 
 def _settle(found: Sequence[Variable], entries: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:

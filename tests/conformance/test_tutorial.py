@@ -621,7 +621,7 @@ def test_5_and_8_the_engine_answers_as_a_tensorflow_1_session_did(name: str) -> 
     fed["labels"] = tf.constant(truth.answers["labels"], tf.int64)
 
     forward = as_function(forward_program(backbone, joined))(fed)
-    step = as_function(step_program(backbone, joined, list(values), []))(fed)
+    step = as_function(step_program(backbone, joined, dict.fromkeys(values, True), []))(fed)
     found = {"features": forward["features"], "logits": forward["logits"], **step}
     wanted = {
         k: v for k, v in truth.answers.items() if k in ("features", "logits", "loss") or k.startswith("gradient/")
