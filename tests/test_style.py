@@ -16,7 +16,8 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
+    "__main__", "verbs", "inspect", "candidates",
+    "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
     "plan", "phases", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "source", "freeze",
     "checkpoints", "backbone", "weights", "specialize", "cut", "branches", "modes", "randomness", "variables",
     "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files",
