@@ -16,11 +16,11 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
-    "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
-    "source", "freeze", "checkpoints", "backbone", "weights", "specialize", "cut", "branches", "modes",
-    "randomness", "variables", "tables", "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys",
-    "slices", "table", "files", "recipe", "names", "protos", "errors",
+    "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
+    "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
+    "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
+    "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",
+    "recipe_files", "packaged", "keys", "slices", "table", "files", "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 

@@ -21,6 +21,7 @@ examples:
   python -m finetune recipe=vgg_2class source.path=vgg16.ckpt data.path=images data.preprocess=vgg
   python -m finetune recipe=mine.yaml 'learn=[["conv5/.*", 0.1]]' stop_gradient=false
   python -m finetune --multirun recipe=vgg_2class train.learning_rate=1e-2,1e-3,1e-4
+  python -m finetune inspect vgg16.ckpt --recipe mine.yaml
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
@@ -127,7 +128,14 @@ def list_recipes(words: list[str]) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_recipes}
+def inspect(words: list[str]) -> int:
+    """print what a pair is and where it can be cut: PATH [--json] [--recipe OUT.yaml]"""
+    from finetune.verbs import show
+
+    return show(words)
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_recipes, "inspect": inspect}
 
 
 def _dispatch(words: list[str]) -> int:

@@ -209,14 +209,19 @@ def called(node: Any, functions: Any) -> list[str]:
 
 def place_of(graph: Graph, tensor: str) -> str | None:
     """The V1 loop or branch inside which a tensor stands; None if it has one value whenever the graph is run."""
-    node = node_of(tensor)
+    return places(graph).get(node_of(tensor))
+
+
+def places(graph: Graph) -> dict[str, str]:
+    """Every node that stands inside a V1 loop or branch, with the name of that."""
     conds, whiles = all_contexts(graph)
     open_conds = [c for c in conds if _is_pivot(graph, node_of(c.pivot_name))]  # the others are decided by feeds
+    found: dict[str, str] = {}
     for context in (*whiles, *open_conds):
-        own = {node_of(v) for v in context.values_def.values if v not in context.values_def.external_values}
-        if node in own and not _leaves(graph.nodes[node], context):
-            return context.context_name
-    return None
+        for node in {node_of(v) for v in context.values_def.values if v not in context.values_def.external_values}:
+            if node in graph.nodes and not _leaves(graph.nodes[node], context):
+                found.setdefault(node, context.context_name)
+    return found
 
 
 def _leaves(node: Any, context: Any) -> bool:

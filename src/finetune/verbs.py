@@ -1,0 +1,197 @@
+"""Verbs that look at a pair and train nothing: `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from finetune.errors import UserError, printable, shortlist
+from finetune.inspect import Inspection, Tensor, inspect
+from finetune.names import node_of, unused
+
+_LISTED = 8  # of a long list, so that a table fits on a screen
+_NAME_WIDTH = 64
+
+
+def show(words: list[str]) -> int:
+    """Prints what a pair is, and writes a recipe for it if asked."""
+    options = _options(words)
+    found = inspect(options.path)
+    if options.recipe and not found.cuts:
+        what = "no tensor of the graph depends on both data and variables, so there is nothing to cut"
+        raise UserError("source", options.path, what, "name a cut in a recipe of your own")
+    if options.recipe:
+        _write(Path(options.recipe), recipe(found, options.recipe))
+    print(as_json(found) if options.json else table(found))
+    if options.recipe and not options.json:
+        print(f"recipe: {printable(options.recipe)}")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        todo = "write inspect PATH [--json] [--recipe OUT.yaml]"
+        raise UserError("recipe", "inspect", message, todo)
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--recipe", metavar="OUT.yaml")
+    options = parser.parse_args(words)
+    if options.recipe is not None and not options.recipe.endswith((".yaml", ".yml")):
+        raise UserError("recipe", "--recipe", f"'{options.recipe}' does not end in .yaml", "recipe= asks for it")
+    return options
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists():
+        raise UserError("recipe", "--recipe", f"'{path}' is there already", "name another file, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def as_json(found: Inspection) -> str:
+    """The inspection for programs."""
+    content = {
+        "producer": found.producer,
+        "inputs": [vars(i) for i in found.inputs],
+        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in found.feeds],
+        "cuts": [vars(c) for c in found.cuts],
+        "variables": [vars(v) for v in found.variables],
+        "refused": [],
+    }
+    return json.dumps(content, indent=2)
+
+
+def table(found: Inspection) -> str:
+    """The inspection for people, about a screen of it."""
+    lines = [f"pair: {found.pair.meta.name}, written by {found.producer}"]
+    if found.cuts:
+        share = (
+            f"{found.nodes - found.dead} of {found.nodes} nodes are below the first cut, {found.dead} are not needed"
+        )
+        lines.append(f"graph: {share}")
+    rows = [(i.tensor, i.dtype, shape(i)) for i in found.inputs]
+    lines += _section("inputs", rows, "none was found")
+    rows = [(f.tensor, f.dtype, _values(f.train, f.eval) + " (a guess)" * f.guessed) for f in found.feeds]
+    lines += _section("feeds", rows, "none is needed")
+    rows = [
+        (c.tensor, c.dtype, shape(c), f"{c.parameters:,} parameters below", _size(c.bytes_per_example))
+        for c in found.cuts
+    ]
+    lines += _section("cuts, best first", rows, "none was found", limit=10)
+    counts = Counter(v.status for v in found.variables)
+    lines.append("variables: " + (", ".join(f"{n} {_counted(status, n)}" for status, n in counts.items()) or "none"))
+    for status in ("missing", "other shape"):
+        names = [v.name for v in found.variables if v.status == status]
+        if names:
+            lines.append(f"  {status}: {shortlist(names, 4)}")
+    return "\n".join(printable(line) for line in lines)
+
+
+def shape(tensor: Tensor) -> str:
+    """A shape as the reports write it.
+
+    >>> shape(Tensor("x:0", "float32", (None, 28, 28, 1))), shape(Tensor("x:0", "float32", None))
+    ('?×28×28×1', 'unknown shape')
+    """
+    if tensor.shape is None:
+        return "unknown shape"
+    return "×".join("?" if n is None else str(n) for n in tensor.shape) or "scalar"
+
+
+def _counted(status: str, count: int) -> str:
+    return f"{status}s" if count > 1 and status.endswith(("slot", "shadow")) else status
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count:,} bytes per example"
+
+
+def _values(train: Any, evaluation: Any) -> str:
+    return f"train {json.dumps(train)}, eval {json.dumps(evaluation)}"
+
+
+def _section(title: str, rows: Sequence[tuple[str, ...]], nothing: str, limit: int = _LISTED) -> list[str]:
+    if not rows:
+        return [f"{title}: {nothing}"]
+    shown = [(_shortened(row[0]), *row[1:]) for row in rows[:limit]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in shown]
+    more = [f"  … ({len(rows)} in all)"] if len(rows) > limit else []
+    return [f"{title}:", *(f"  {line}".rstrip() for line in lines), *more]
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= _NAME_WIDTH:
+        return name
+    return f"{name[: _NAME_WIDTH // 2]}…{name[1 - _NAME_WIDTH // 2 :]}"
+
+
+def recipe(found: Inspection, out: str) -> str:
+    """A recipe for the first cut: all but the data is filled in."""
+    best = found.cuts[0]
+    lines = [
+        f"# Cut {found.pair.meta.name} at {best.tensor} and train a new head on its features.",
+        "#",
+        f"#   python -m finetune recipe={out} data.path=…",
+        "#",
+        f"# To try it without data: python -m finetune recipe={out} data.kind=synthetic head.classes=3 train.steps=3",
+        "",
+        "source:",
+        f"  path: {_quoted(str(found.pair.meta.absolute()))}",
+    ]
+    fields = _fields(found.inputs)
+    if found.inputs:
+        lines.append("  inputs:")
+        lines += [f"    {name}: {_quoted(i.tensor)}  # {i.dtype}, {shape(i)}" for name, i in fields.items()]
+    if found.feeds:
+        lines.append("  feeds:  # the source is frozen: it is run as in evaluation, in training too")
+        for feed in found.feeds:
+            why = "a guess: look at it" if feed.guessed else f"{json.dumps(feed.train)} where the source learns"
+            lines.append(f"    {_quoted(feed.tensor)}: {json.dumps(feed.eval)}  # {why}")
+    others = [c.tensor for c in found.cuts[1:4]]
+    lines += [
+        "",
+        f"cut: {_quoted(best.tensor)}  # {best.dtype}, {shape(best)}",
+        *([f"# other cuts: {', '.join(others)}"] if others else []),
+        "stop_gradient: true",
+        "",
+        "data:",
+        *_data_hint(list(fields.items())),
+        "  preprocess: none  # what the source was trained with: vgg, caffe, inception, torch, unit or none",
+        "",
+        "train:",
+        "  steps: 200",
+        f"  batch_size: {found.batch_size or 32}" + ("  # baked into the source" if found.batch_size else ""),
+    ]
+    return "\n".join(printable(line) for line in lines) + "\n"
+
+
+def _data_hint(fields: Sequence[tuple[str, Tensor]]) -> list[str]:
+    sizes = [i.shape for _, i in fields]
+    if len(sizes) == 1 and sizes[0] and len(sizes[0]) == 4 and sizes[0][-1] in (1, 3):
+        return ["  # path: a folder with one folder of images per class"]
+    names = ", ".join(name for name, _ in fields)
+    return ["  # kind: arrays", f"  # path: a .npz file with the arrays {names} and labels"]
+
+
+def _fields(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The inputs by the last word of their names."""
+    found: dict[str, Tensor] = {}
+    for tensor in inputs:
+        word = re.sub(r"\W", "_", node_of(tensor.tensor).rpartition("/")[2])
+        found[unused(word if word[:1].isalpha() else f"input_{word}", found)] = tensor
+    return found
+
+
+def _quoted(text: str) -> str:
+    """Text as YAML and OmegaConf take it, whatever is in it."""
+    return json.dumps(text.replace("${", "\\${"), ensure_ascii=False)
