@@ -18,9 +18,9 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "compose", "run", "report", "run_folder", "graft", "train", "batches", "state", "export",
     "plan", "phases", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "source", "freeze",
-    "checkpoints", "backbone", "weights", "specialize", "cut", "branches", "modes", "randomness", "variables",
+    "checkpoints", "backbone", "weights", "specialize", "trust", "cut", "branches", "modes", "randomness", "variables",
     "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files",
-    "recipe", "names", "protos", "errors",
+    "allowed_ops", "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 
