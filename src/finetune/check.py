@@ -47,6 +47,7 @@ def check(recipe: Recipe) -> None:
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
+    _trust(recipe.source.trust)
     _scope(recipe.head.name)
     _stop_gradient(recipe.stop_gradient)
     _learn(recipe.learn)
@@ -111,6 +112,12 @@ def _scope(name: str) -> None:
     if not _SCOPE.fullmatch(name):
         what = f"'{name}' cannot be the scope of TensorFlow variables"
         raise UserError("recipe", "head.name", what, "use letters, digits, _ . - /, with a letter, digit or dot first")
+
+
+def _trust(value: Any) -> None:
+    ops = isinstance(value, list) and all(isinstance(op, str) for op in value)
+    if not (isinstance(value, bool) or ops):
+        raise UserError("recipe", "source.trust", f"{value!r} is not true, false or a list of ops", "e.g. [DecodePng]")
 
 
 def _stop_gradient(value: Any) -> None:

@@ -38,7 +38,8 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
       UserError: anything that does not fit.
     """
-    source = read_source(recipe.source.path, recipe.cut, recipe.source.inputs, recipe.source.feeds)
+    asked = recipe.source
+    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
     training, held_out = _examples(source, recipe)

@@ -18,6 +18,7 @@ import numpy as np
 from finetune import metagraph
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
+from finetune.errors import shortlist
 from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
 from finetune.graft import Model
@@ -226,6 +227,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         f"{source.unused_keys} other tensors of the checkpoint are not needed",
         f"cut: {source.cut}, {model.said}",
         *([f"feeds: {', '.join(feeds)}"] if feeds else []),
+        *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
         "variables:",
         *variable_table(rows),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",

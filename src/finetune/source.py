@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from finetune import backbone, cut, graph, metagraph, variables, weights
+from finetune import backbone, cut, graph, metagraph, specialize, trust, variables, weights
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
 from finetune.metagraph import Pair
-from finetune.names import did_you_mean
+from finetune.names import did_you_mean, node_of
 from finetune.protos import DataType
 from finetune.slices import index_of, piece_shape_of
 from finetune.specialize import dtype_and_shape
@@ -28,6 +28,7 @@ class Source:
 
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
     `whole` that the cut needs; `variables` and `updates` are those in it. `shapes` come from the checkpoint.
+    `bypassed` are the nodes that would write to the terminal and are passed over.
     """
 
     pair: Pair
@@ -42,6 +43,7 @@ class Source:
     updates: tuple[Update, ...]
     tables: tuple[Table, ...]
     unused_keys: int
+    bypassed: tuple[str, ...]
 
     def input_kinds(self) -> dict[str, Kind]:
         """(dtype, static shape) of every input by field, as an enum of types.proto and a tuple."""
@@ -61,21 +63,32 @@ class Source:
         return {v.name: (v.key, v.piece) for v in self.variables if v.piece}
 
 
-def read_source(path: str, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any]) -> Source:
+def read_source(
+    path: str,
+    at: str,
+    inputs: Mapping[str, str],
+    feeds: Mapping[str, Any],
+    trusted: bool | Sequence[str] = False,
+) -> Source:
     """Reads a pair and settles it with the recipe and with its checkpoint.
 
     Raises:
       UserError: a file of the pair is missing or is something else; a tensor that the graph has not; a placeholder
-        that nothing feeds; a variable that the checkpoint lacks or holds in another shape.
+        that nothing feeds; a variable that the checkpoint lacks or holds in another shape;
+        an op that is neither allowed nor among `trusted`.
     """
     pair = metagraph.find_pair(path)
     meta = metagraph.read(pair.meta)
-    whole = graph.from_meta(meta)
+    loud = graph.from_meta(meta)
+    whole = specialize.quiet(loud)
     at = cut.find_tensor(whole, at, "cut")
     feeds = {cut.find_tensor(whole, t, f"source.feeds.{t}"): value for t, value in feeds.items()}
     inputs = {name: cut.find_tensor(whole, t, f"source.inputs.{name}") for name, t in inputs.items()}
     inputs = backbone.find_inputs(whole, at, inputs, feeds)
-    below = cut.cut(whole, [at], [*inputs.values(), *feeds])
+    stops = [*inputs.values(), *feeds]
+    below = cut.cut(whole, [at], stops)
+    updates = variables.find_updates(meta, whole, below)
+    trust.check_graph(_imported(whole, [at, *(u.node for u in updates)], stops), trusted)
     found = variables.find_variables(meta, below)
     entries = weights.read_index(pair.prefix)
     shapes = _settle(found, entries, pair.prefix)
@@ -90,10 +103,18 @@ def read_source(path: str, at: str, inputs: Mapping[str, str], feeds: Mapping[st
         feeds=feeds,
         variables=tuple(found),
         shapes=shapes,
-        updates=tuple(variables.find_updates(meta, whole, below)),
+        updates=tuple(updates),
         tables=tuple(find_tables(whole, below)),
         unused_keys=len(entries.keys() - {v.key for v in found}),
+        bypassed=tuple(specialize.bypassed(loud, below)),
     )
+
+
+def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
+    """All that TensorFlow may get of the source, in any phase and in the written pair."""
+    kept = cut.cut(whole, outputs, stops)
+    kept, _ = specialize.with_placeholders(kept, {tensor: tensor for tensor in stops if node_of(tensor) in kept.nodes})
+    return cut.cut(kept, outputs)  # once more: a queue whose output was the input is not needed any longer
 
 
 def _settle(found: Sequence[Variable], entries: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from finetune.errors import UserError
-from finetune.graph import BOOL, DTYPES, Graph, attr, changed, constant, output_types, recorded_shape, rewired
-from finetune.names import input_ref, node_of, port_of, unused
+from finetune.graph import (
+    BOOL,
+    DTYPES,
+    Graph,
+    attr,
+    changed,
+    constant,
+    control_inputs,
+    data_inputs,
+    output_types,
+    recorded_shape,
+    rewired,
+)
+from finetune.names import input_ref, is_control, node_of, port_of, unused
 from finetune.protos import TensorShapeProto
 from finetune.variables import placeholder
 
+_LOUD = ("Print", "PrintV2", "Assert")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 # What the author's machine, or shape inference of an older TensorFlow, left in the nodes. `_output_shapes` of an
 # old gradient node can contradict today's inference and then stops the import.
@@ -134,3 +148,50 @@ def without_python_gradients(graph: Graph) -> Graph:
         nodes[name] = changed(nodes[name])
         del nodes[name].attr["_gradient_op_type"]
     return graph.with_nodes(nodes)
+
+
+def quiet(graph: Graph) -> Graph:
+    """The graph with what writes to the terminal passed over: a `Print` only passes its value on.
+
+    `Assert` and `PrintV2` give no value. A cut drops them with its control inputs; in the bodies of functions, which
+    are kept whole, they become `NoOp`.
+    """
+    nodes = {name: _value_of_print(node) if node.op == "Print" else node for name, node in graph.nodes.items()}
+    return replace(graph, nodes=nodes, functions=tuple(_quiet_function(f) for f in graph.functions))
+
+
+def _quiet_function(function: Any) -> Any:
+    if not any(node.op in _LOUD for node in function.node_def):
+        return function
+    copy = type(function)()
+    copy.CopyFrom(function)
+    del copy.node_def[:]
+    for node in function.node_def:
+        if node.op == "Print":
+            node = _value_of_print(node)
+        elif node.op in _LOUD:
+            node = changed(node, op="NoOp", input=control_inputs(node), attrs={})
+        copy.node_def.append(node)
+    return copy
+
+
+def _value_of_print(node: Any) -> Any:
+    refs = [*data_inputs(node)[:1], *control_inputs(node)]
+    return changed(node, op="Identity", input=refs, attrs={"T": attr(node, "T")})
+
+
+def bypassed(whole: Graph, below: Graph) -> list[str]:
+    """What of `whole` would write to the terminal when the values below the cut are computed, and does not any more."""
+    prints = [name for name in below.nodes if whole.nodes[name].op == "Print"]
+    called = {f.signature.name for f in below.functions}
+    functions = [f for f in whole.functions if f.signature.name in called]
+    inner = [f"{f.signature.name} → {n.name}" for f in functions for n in f.node_def if n.op in _LOUD]
+    # Asserts are waited for, most of them from inside a branch that their condition takes.
+    stack = [node_of(r) for name in below.nodes for r in whole.nodes[name].input if is_control(r)]
+    awaited: set[str] = set()
+    while stack:
+        name = stack.pop()
+        if name not in awaited and name not in below.nodes and name in whole.nodes:
+            awaited.add(name)
+            stack.extend(node_of(r) for r in whole.nodes[name].input)
+    return [*prints, *(n for n in whole.nodes if n in awaited and whole.nodes[n].op in _LOUD), *inner]
