@@ -55,7 +55,7 @@ def test_a_golden_s_recipe_settles_with_its_pair(folder: Path, workdir: Path, ca
     check(recipe)
     source = read_source(recipe.source.path, recipe.cut, recipe.source.inputs, recipe.source.feeds)
     assert len(source.variables) > 0
-    assert source.batch_size() in (None, recipe.train.batch_size)
+    assert source.batch_size in (None, recipe.train.batch_size)
 
 
 def test_json_has_the_promised_keys(capsys: pytest.CaptureFixture[str]):

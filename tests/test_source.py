@@ -58,12 +58,12 @@ def test_inputs_have_a_dtype_and_a_shape():
     source = read_source(str(about.folder), about.cut, {}, {})
     ((dtype, shape),) = source.input_kinds().values()
     assert (dtype, len(shape), shape[0]) == (INT, 2, None)
-    assert source.batch_size() is None
+    assert source.batch_size is None
 
 
 def test_a_batch_size_may_be_baked_in(tmp_path):
     folder = pair(tmp_path, fed("x", 7, 4), variable("sentence/bias", 5))
-    assert read_source(folder, "out", {}, {}).batch_size() == 7
+    assert read_source(folder, "out", {}, {}).batch_size == 7
 
 
 # ---- what is refused

@@ -20,7 +20,7 @@ def shape(*sizes: int) -> TensorShapeProto:
 def source(*nodes, inputs: dict[str, str], **shapes: tuple[int, ...]) -> Source:
     """A source of a few nodes, as far as synthetic data looks at it."""
     graph = Graph({node.name: node for node in nodes})
-    return Source(None, None, graph, graph, "", inputs, {}, (), shapes, (), (), 0, ())  # type: ignore[arg-type]
+    return Source(None, None, graph, graph, "", inputs, {}, (), shapes, (), (), 0, (), None)  # type: ignore[arg-type]
 
 
 def made(found: Source, field: str = "x") -> np.ndarray:

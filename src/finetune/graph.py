@@ -281,3 +281,11 @@ def all_contexts(graph: Graph) -> tuple[list[Any], list[Any]]:
     for context in graph.whiles:
         visit("while_ctxt", context)
     return found.conds, found.whiles
+
+
+def enter_of(graph: Graph, loop: Any) -> Any:
+    """One of the `Enter` nodes of a V1 loop; files of TensorFlow 1.1 do not list them."""
+    inside = {node_of(v) for v in loop.values_def.values}
+    merges = [n for n in graph.nodes.values() if n.op == "Merge" and n.name in inside]
+    read = {node_of(ref) for merge in merges for ref in merge.input}
+    return next(n for n in graph.nodes.values() if n.op == "Enter" and n.name in read)

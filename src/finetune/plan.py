@@ -11,7 +11,7 @@ from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
 from finetune.phases import Phases, make_phases
 from finetune.recipe import Recipe
-from finetune.source import Source, read_source
+from finetune.source import Source, read_source, resized
 from finetune.synthetic import synthetic
 
 
@@ -39,12 +39,12 @@ def make_plan(recipe: Recipe) -> Plan:
       UserError: anything that does not fit.
     """
     asked = recipe.source
+    batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust)
+    source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
     training, held_out = _examples(source, recipe)
-    _check_batch_size(source, recipe.train.batch_size, "train.batch_size")
-    _check_batch_size(source, recipe.eval.batch_size, "eval.batch_size")
     steps = recipe.train.steps
     if steps is None:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
@@ -73,10 +73,3 @@ def _check_scope(source: Source, scope: str) -> None:
     if taken:
         what = f"the source has '{taken[0]}' below the cut"
         raise UserError("recipe", "head.name", what, f"name it otherwise, e.g. head.name={scope}_2")
-
-
-def _check_batch_size(source: Source, wanted: int | None, key: str) -> None:
-    baked = source.batch_size()
-    if wanted is not None and baked is not None and wanted != baked:
-        what = f"{wanted}, but the source takes exactly {baked} examples at once"
-        raise UserError("recipe", key, what, f"set {key}={baked}")

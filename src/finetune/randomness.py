@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.graph import Graph, attr, changed, constant, data_inputs, make_node
+from finetune.graph import Graph, attr, changed, constant, data_inputs, enter_of, make_node
 from finetune.names import node_of, unused
 from finetune.protos import TensorShapeProto
 from finetune.variables import placeholder
@@ -127,7 +127,7 @@ class _Loops:
     def _count(self, loop: Any, outer_seed: str) -> str:
         """Adds a variable to a loop that starts as the outer seed and is stepped on in each iteration."""
         base = unused(f"{loop.context_name}/finetune_seed", self._nodes)
-        frame = self._an_enter_of(loop)
+        frame = enter_of(self._source, loop)
         kind = {"T": {"type": 3}}
         enter = make_node(f"{base}/Enter", "Enter", [outer_seed], **kind)
         for key in ("frame_name", "parallel_iterations"):
@@ -150,19 +150,6 @@ class _Loops:
         loop.loop_enter_names.append(f"{enter.name}:0")
         loop.loop_exit_names.append(f"{leave.name}:0")
         return body.name
-
-    def _an_enter_of(self, loop: Any) -> Any:
-        """One of the loop's `Enter` nodes; files of TensorFlow 1.1 do not list them."""
-        inside = {node_of(v) for v in loop.values_def.values}
-        return next(
-            enter
-            for enter in self._source.nodes.values()
-            if enter.op == "Enter"
-            and any(
-                n.op == "Merge" and n.name in inside and enter.name in map(node_of, n.input)
-                for n in self._source.nodes.values()
-            )
-        )
 
 
 def _chains(graph: Graph) -> Iterator[list[Any]]:

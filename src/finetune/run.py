@@ -38,6 +38,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.evaluate import Evaluation, evaluate
     from finetune.graft import graft, pair_graph
     from finetune.heads import initial_values
+    from finetune.rows import check_sizes
     from finetune.state import check_frozen, digest, make_state
     from finetune.train import Actions, Clock, loop, make_step
 
@@ -46,6 +47,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
+    sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
     model = graft(plan.phases, recipe.head, plan.classes, probe)
 
     # ---- init from the source, or resume from our own last save.
@@ -64,7 +66,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    for line in report.opening(plan, model, saved, started):
+    for line in [*report.opening(plan, model, saved, started), *sized]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -75,7 +77,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     # ---- Train.
     def held_out_now() -> Evaluation:
         size = recipe.eval.batch_size or recipe.train.batch_size
-        held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size() is not None)
+        held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
         return evaluate(lambda i, labels: model.forward(state.arguments(i, labels)), held_out, len(plan.held_out))
 
     def evaluate_at(step: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from finetune import backbone, cut, graph, metagraph, specialize, trust, variables, weights
+from finetune import backbone, cut, graph, metagraph, sizes, specialize, trust, variables, weights
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
 from finetune.metagraph import Pair
@@ -28,7 +28,9 @@ class Source:
 
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
     `whole` that the cut needs; `variables` and `updates` are those in it. `shapes` come from the checkpoint.
-    `bypassed` are the nodes that would write to the terminal and are passed over.
+    `bypassed` are the nodes that would write to the terminal and are passed over. `batch_size` is the number of
+    examples that it takes at once, None if any. Where sizes were changed, `fixed` is the source before its batch size
+    was, and `image_size` the height and width that it was written for.
     """
 
     pair: Pair
@@ -44,6 +46,9 @@ class Source:
     tables: tuple[Table, ...]
     unused_keys: int
     bypassed: tuple[str, ...]
+    batch_size: int | None
+    fixed: Source | None = None
+    image_size: tuple[int | None, ...] | None = None
 
     def input_kinds(self) -> dict[str, Kind]:
         """(dtype, static shape) of every input by field, as an enum of types.proto and a tuple."""
@@ -53,10 +58,10 @@ class Source:
             kinds[name] = (dtype, None if shape is None else graph.shape_of(shape))
         return kinds
 
-    def batch_size(self) -> int | None:
-        """The number of examples that the inputs take at once, where the graph has it baked in."""
-        sizes = {shape[0] for _, shape in self.input_kinds().values() if shape}
-        return next((size for size in sizes if size is not None), None)
+    @property
+    def is_resized(self) -> bool:
+        """Whether it takes other sizes than those that it was written for."""
+        return self.fixed is not None or self.image_size is not None
 
     def pieces(self) -> dict[str, tuple[str, str]]:
         """Slices of partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice)."""
@@ -107,7 +112,33 @@ def read_source(
         tables=tuple(find_tables(whole, below)),
         unused_keys=len(entries.keys() - {v.key for v in found}),
         bypassed=tuple(specialize.bypassed(loud, below)),
+        batch_size=sizes.baked_batch(whole, at, inputs.values()),
     )
+
+
+def resized(source: Source, batch_sizes: Collection[int], image_size: Sequence[int] | None) -> Source:
+    """The source for other sizes than those it was written for, as far as the file lets one see how.
+
+    Args:
+      batch_sizes: the numbers of examples that it is to take; a source that takes these already stays as it is.
+      image_size: (height, width) of the images, None for those that it takes.
+    """
+    fields = list(source.inputs.values())
+    known = [shape for _, shape in source.input_kinds().values()]
+    takes = known[0][1:3] if len(known) == 1 and known[0] and len(known[0]) == 4 else ()
+    if image_size is not None and None not in takes and takes != tuple(image_size):
+        resized = sizes.with_image_size(source.whole, source.cut, fields[0], image_size)
+        source = replace(_with(source, resized), image_size=takes)
+    size = source.batch_size
+    if size is None or set(batch_sizes) <= {size}:
+        return source
+    free = sizes.with_free_batch(source.whole, source.cut, fields, list(source.feeds), size)
+    return replace(_with(source, free), batch_size=None, fixed=source)
+
+
+def _with(source: Source, whole: Graph) -> Source:
+    stops = [*source.inputs.values(), *source.feeds]
+    return replace(source, whole=whole, below=cut.cut(whole, [source.cut], stops))
 
 
 def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
