@@ -13,7 +13,7 @@ from finetune.errors import UserError
 from finetune.graph import Graph, attr, shape_of
 from finetune.names import node_of, tensor_name
 from finetune.protos import DataType
-from finetune.randomness import stateless
+from finetune.randomness import random_nodes, stateless
 from finetune.tables import Table, with_todays_tables
 from finetune.variables import Update, as_parameters
 
@@ -34,6 +34,7 @@ class Backbone:
     shape: tuple[int | None, ...] | None
     updates: tuple[Update, ...] = ()
     tables: tuple[Table, ...] = ()
+    draws: tuple[str, ...] = ()  # nodes that draw at random
 
 
 def make_backbone(
@@ -71,8 +72,9 @@ def make_backbone(
             raise UserError("source", "cut" if tensor == at else "source.inputs", what, "name a tensor behind it")
     graph = specialize.without_python_gradients(specialize.portable(graph))
     shape = width_at(whole, at)
+    draws = tuple(random_nodes(graph))
     graph = as_parameters(stateless(with_todays_tables(graph)))
-    return Backbone(graph, at, names, shape, alive, tuple(t for t in tables if t.name in graph.nodes))
+    return Backbone(graph, at, names, shape, alive, tuple(t for t in tables if t.name in graph.nodes), draws)
 
 
 def phase_feeds(feeds: Mapping[str, Any], phase: str) -> dict[str, Any]:

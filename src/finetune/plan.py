@@ -40,7 +40,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     asked = recipe.source
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
-    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust)
+    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, asked.dropout)
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)

@@ -19,6 +19,7 @@ class Source:
     path: str = MISSING  # folder, prefix, or any file of the pair
     inputs: dict[str, str] = field(default_factory=dict)  # data field -> tensor; {} finds a single input itself
     feeds: dict[str, Any] = field(default_factory=dict)  # tensor -> value, or tensor -> {train: v, eval: v}
+    dropout: bool = True  # false switches off dropout that is baked into the source, in training too
     trust: Any = False  # a list of ops opens those that finetune refuses; true opens every op
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from finetune import metagraph
+from finetune.backbone import Backbone
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
 from finetune.errors import shortlist
@@ -228,10 +229,16 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         f"cut: {source.cut}, {model.said}",
         *([f"feeds: {', '.join(feeds)}"] if feeds else []),
         *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
+        *([_random(plan.phases.evaluation)] if plan.phases.evaluation.draws else []),
         "variables:",
         *variable_table(rows),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
     ]
+
+
+def _random(evaluation: Backbone) -> str:
+    drawn = f"warning: the source draws at random in evaluation too: {shortlist(list(evaluation.draws))}"
+    return f"{drawn}; source.dropout=false switches dropout off that is baked in"
 
 
 def _told(fate: Fate, model: Model) -> str:

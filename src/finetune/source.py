@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune import backbone, cut, graph, metagraph, sizes, specialize, trust, variables, weights
+from finetune.dropout import without_dropout
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
 from finetune.metagraph import Pair
@@ -74,6 +75,7 @@ def read_source(
     inputs: Mapping[str, str],
     feeds: Mapping[str, Any],
     trusted: bool | Sequence[str] = False,
+    dropout: bool = True,
 ) -> Source:
     """Reads a pair and settles it with the recipe and with its checkpoint.
 
@@ -85,7 +87,7 @@ def read_source(
     pair = metagraph.find_pair(path)
     meta = metagraph.read(pair.meta)
     loud = graph.from_meta(meta)
-    whole = specialize.quiet(loud)
+    whole = specialize.quiet(loud if dropout else without_dropout(loud))
     at = cut.find_tensor(whole, at, "cut")
     feeds = {cut.find_tensor(whole, t, f"source.feeds.{t}"): value for t, value in feeds.items()}
     inputs = {name: cut.find_tensor(whole, t, f"source.inputs.{name}") for name, t in inputs.items()}
