@@ -19,8 +19,9 @@ ROOMS = [
     "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
     "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
     "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
-    "trust", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
+    "trust", "cut", "branches", "modes", "randomness", "parameters", "variables", "tables", "index", "metagraph",
+    "functions", "bodies", "graph", "check",
+    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
     "recipe", "names", "protos", "errors",
 ]
 # fmt: on
