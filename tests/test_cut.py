@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.cut import called, cut, find_tensor, place_of, pruned, width_at
+from finetune.cut import cut, find_tensor, place_of, pruned, width_at
 from finetune.graph import all_contexts, constant, make_node
 from finetune.names import node_of
-from finetune.protos import AttrValue, CondContextDef, ControlFlowContextDef, GraphDef
+from finetune.protos import CondContextDef, ControlFlowContextDef, GraphDef
 from tests.graphs import (
     FLOAT,
     cond_graph,
@@ -201,13 +201,6 @@ def test_only_functions_that_are_called_stay_with_those_that_they_call():
     source = type(source)(source.nodes, functions=tuple(library))
     assert [f.signature.name for f in cut(source, ["call"]).functions] == ["outer", "inner"]
     assert cut(source, ["relu"]).functions == ()
-
-
-def test_functions_are_called_by_op_or_by_attribute():
-    many = AttrValue.ListValue(func=[{"name": "a"}, {"name": "b"}])
-    assert called(make_node("n", "f"), {"f"}) == ["f"]
-    assert called(make_node("n", "Case", branches={"list": many}), {"a", "b"}) == ["a", "b"]
-    assert called(make_node("n", "Case", branches={"list": many}), set()) == []
 
 
 # ---- branches

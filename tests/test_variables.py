@@ -7,8 +7,9 @@ import pytest
 from finetune.cut import cut
 from finetune.graph import attr, constant, make_node, read_constant, shape_of
 from finetune.names import node_of
+from finetune.parameters import as_parameters
 from finetune.protos import SaverDef, VariableDef
-from finetune.variables import Update, as_parameters, find_updates, find_variables, placeholder
+from finetune.variables import Update, find_updates, find_variables, placeholder
 from tests.graphs import (
     BOOL,
     FLOAT,

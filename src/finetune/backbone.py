@@ -12,10 +12,11 @@ from finetune.cut import cut, place_of, width_at
 from finetune.errors import UserError
 from finetune.graph import Graph, attr, shape_of
 from finetune.names import node_of, tensor_name
+from finetune.parameters import as_parameters
 from finetune.protos import DataType
 from finetune.randomness import random_nodes, stateless
 from finetune.tables import Table, with_todays_tables
-from finetune.variables import Update, as_parameters
+from finetune.variables import Update
 
 PHASES = ("train", "eval")
 

@@ -1,4 +1,4 @@
-"""V1 branches whose predicate is known: the taken one stays, the other goes.
+"""Branches whose predicate is known: the taken one stays, the other goes.
 
 `tf.cond` of TensorFlow 1 is `Switch` and `Merge` nodes. Once `is_training` is a constant, one side of each
 `Switch` is dead; what only dead values reach is dead too, and a `Merge` with one live input is that input.
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from finetune.bodies import CONTROL_FLOW, LOOPS, branches
+from finetune.functions import decided
 from finetune.graph import Graph, attr, changed, constant, consumers, control_inputs, data_inputs, read_constant
 from finetune.names import is_control, node_of, port_of
 
@@ -33,8 +35,11 @@ _LOGIC: dict[str, Any] = {
 def fold(graph: Graph) -> Graph:
     """The graph without the branches that its constants rule out.
 
-    Nodes of dead branches are removed; contexts are left for `cut.pruned` to tidy.
+    Nodes of dead branches are removed; contexts are left for `cut.pruned` to tidy. The branch of an `If` or a `Case`
+    that is taken stands in its place, which may decide the next.
     """
+    while (after := decided(graph, _chosen(graph))) is not graph:
+        graph = after
     taken = {
         node.name: bool(value)
         for node in graph.nodes.values()
@@ -43,7 +48,20 @@ def fold(graph: Graph) -> Graph:
     if not taken:
         return graph
     dead = _dead_outputs(graph, taken)
-    return graph.with_nodes(_without(graph, taken, dead))
+    return fold(graph.with_nodes(_without(graph, taken, dead)))
+
+
+def _chosen(graph: Graph) -> dict[str, Any]:
+    """The branch that each `If` or `Case` with a known predicate takes."""
+    found = {}
+    for node in graph.nodes.values():
+        if node.op not in CONTROL_FLOW or node.op in LOOPS or not node.input:
+            continue
+        value, functions = scalar(graph, node.input[0]), branches(node)
+        if isinstance(value, bool | int | float):
+            index = int(value) if node.op.endswith("Case") else 0 if value else 1
+            found[node.name] = functions[index if 0 <= index < len(functions) else -1]
+    return found
 
 
 def scalar(graph: Graph, ref: str, depth: int = 0) -> Any:

@@ -6,6 +6,7 @@ cannot differentiate V1 loops; a plain graph can, provided control flow v2 is of
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from finetune.backbone import Backbone
+from finetune.bodies import renamed
 from finetune.errors import UserError
 from finetune.graph import to_meta
 from finetune.names import node_of
@@ -167,6 +169,9 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
         # The gradients of V1 loops colocate their stacks with nodes of the loop, by name.
         node.device = ""
         node.attr.pop("_class", None)
+    # Two programs of one source may have different functions of one name.
+    content = definition.library.SerializeToString(deterministic=True)
+    definition = renamed(definition, f"_{hashlib.sha256(content).hexdigest()[:16]}")
     return Program(definition, inputs, {name: tensor.name for name, tensor in outputs.items()}, backbone.tables)
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from finetune.bodies import called
 from finetune.errors import UserError
+from finetune.functions import tensor_of
 from finetune.graph import Graph, all_contexts, attr, changed, data_inputs, output_types, recorded_shape
 from finetune.names import did_you_mean, is_control, node_of, port_of, tensor_name
 from finetune.protos import ControlFlowContextDef
@@ -38,7 +40,7 @@ def find_tensor(graph: Graph, tensor: str, key: str) -> str:
             raise UserError("source", key, what, "name a tensor that is computed")
         count = f"{len(outputs)} outputs" if len(outputs) > 1 else "one output"
         raise UserError("source", key, f"'{node}' has {count}, no '{name}'", f"did you mean {node}:0?")
-    return name
+    return tensor_of(graph, name)
 
 
 def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Graph:
@@ -197,14 +199,6 @@ def _reached(graph: Graph) -> tuple[Any, ...]:
         found[name] = by_name[name]
         stack.extend(n for node in by_name[name].node_def for n in called(node, by_name))
     return tuple(f for f in graph.functions if f.signature.name in found)
-
-
-def called(node: Any, functions: Any) -> list[str]:
-    """The functions that a node calls, by op or by attribute."""
-    names = [node.op] if node.op in functions else []
-    for value in node.attr.values():
-        names += [f.name for f in (value.func, *value.list.func) if f.name in functions]
-    return names
 
 
 def place_of(graph: Graph, tensor: str) -> str | None:

@@ -14,6 +14,7 @@ from finetune import candidates, metagraph, modes, variables, weights
 from finetune.candidates import Flow
 from finetune.cut import cut
 from finetune.errors import UserError
+from finetune.functions import inline
 from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, data_inputs, from_meta, shape_of
 from finetune.index import Entry
 from finetune.metagraph import Pair
@@ -107,7 +108,7 @@ def inspect(path: str) -> Inspection:
     """
     pair = metagraph.find_pair(path, "inspect")
     meta = metagraph.read(pair.meta)
-    graph = from_meta(meta)
+    graph = inline(from_meta(meta))
     found = variables.find_variables(meta, graph)
     slots = _slots(graph, found)
     entries = weights.read_index(pair.prefix)

@@ -15,6 +15,7 @@ _TRAINING = re.compile(
 _KEEP = re.compile(r"keep", re.I)
 _DROPOUT = re.compile(r"keep_?(prob|rate|p\b)|drop_?(out)?(_?(rate|prob|p))?_?\d*$", re.I)
 _PASSES = ("Identity", "Enter", "Switch", "Cast")
+_CHOOSE = ("Switch", "RefSwitch", "Identity", "LogicalNot", "Enter", "If", "StatelessIf")
 _MEETS = ("Add", "AddV2", "GreaterEqual", "Greater", "LessEqual", "Less")
 
 
@@ -71,7 +72,7 @@ def _default(graph: Graph, node: Any, unknown: Any) -> Any:
 def _is_predicate(graph: Graph, node: Any) -> bool:
     """Whether a nameless boolean does nothing but choose branches."""
     readers = [n for n in graph.nodes.values() if any(node_of(r) == node.name for r in n.input)]
-    return bool(readers) and all(n.op in ("Switch", "RefSwitch", "Identity", "LogicalNot", "Enter") for n in readers)
+    return bool(readers) and all(n.op in _CHOOSE for n in readers)
 
 
 def _share_kept(graph: Graph, node: Any) -> bool | None:

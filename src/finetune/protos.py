@@ -17,6 +17,7 @@ _MODULES = {
     "attr_value": "framework",
     "graph": "framework",
     "node_def": "framework",
+    "function": "framework",
     "op_def": "framework",
     "tensor": "framework",
     "tensor_shape": "framework",
@@ -57,6 +58,8 @@ _loaded = _load()
 
 AttrValue = _loaded["attr_value"].AttrValue
 GraphDef = _loaded["graph"].GraphDef
+FunctionDef = _loaded["function"].FunctionDef
+NameAttrList = _loaded["attr_value"].NameAttrList
 NodeDef = _loaded["node_def"].NodeDef
 TensorProto = _loaded["tensor"].TensorProto
 TensorShapeProto = _loaded["tensor_shape"].TensorShapeProto

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
+from finetune.bodies import ARGUMENT, CONTROL_FLOW, LOOPS, branches, called, callees_first, closed, opened
 from finetune.errors import UserError
-from finetune.graph import Graph, attr, changed, constant, data_inputs, enter_of, make_node
+from finetune.graph import Graph, attr, changed, constant, control_inputs, data_inputs, enter_of, make_node
 from finetune.names import node_of, unused
-from finetune.protos import TensorShapeProto
+from finetune.protos import AttrValue, TensorShapeProto
 from finetune.variables import placeholder
 
 SEED = "finetune/seed"  # int32 [2]
@@ -38,51 +41,125 @@ _STATEFUL = (
     "StatefulTruncatedNormal",
     "StatefulRandomBinomial",
 )
+_BELOW = "choose a cut below this node"
 
 
 def random_nodes(graph: Graph) -> list[str]:
-    """The nodes that draw from a generator with state."""
-    return [n.name for n in graph.nodes.values() if n.op in _STATELESS]
+    """The nodes that draw from a generator with state; one in a function as `function → node`."""
+    return [way for way, node in _everywhere(graph) if node.op in _STATELESS]
+
+
+def _everywhere(graph: Graph) -> Iterator[tuple[str, Any]]:
+    yield from graph.nodes.items()
+    for function in graph.functions:
+        for node in function.node_def:
+            yield f"{function.signature.name} → {node.name}", node
 
 
 def stateless(graph: Graph) -> Graph:
     """The graph with random ops that depend on the placeholder `SEED` alone.
 
+    Functional branches and loops get the seed as one more argument, which a loop steps on in each turn.
+
     Raises:
-      UserError: a random op that has no stateless counterpart.
+      UserError: a random op that has no stateless counterpart, or that stands where no seed can be brought.
     """
-    for node in graph.nodes.values():
+    for way, node in _everywhere(graph):
         if node.op in _STATEFUL:
             what = f"{node.op} draws from a generator with state, and a resumed run could not repeat it"
-            raise UserError("source", node.name, what, "choose a cut below this node")
-    drawing = random_nodes(graph)
+            raise UserError("source", way, what, "choose a cut below this node")
+    library = _Library(graph)
+    drawing = [node for node in graph.nodes.values() if library.draws(node)]
     if not drawing:
         return graph
     nodes = dict(graph.nodes)
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=2)])
     nodes[SEED] = placeholder(SEED, 3, shape)
     loops = _Loops(graph, nodes)
-    for name in drawing:
-        node = graph.nodes[name]
-        op, kept = _STATELESS[node.op]
-        inputs = data_inputs(node)
-        controls = [r for r in node.input if r.startswith("^")]
-        at = loops.seed_at(name)
+    for node in drawing:
+        at = loops.seed_at(node.name)
         # A constant without inputs stands in no loop's body.
-        tied = controls or ([f"^{at}"] if at != SEED else [])
-        mark = constant(unused(f"{name}/mark", nodes), [_number(name), 0], 3, inputs=tied)
-        nodes[mark.name] = mark
-        seed = make_node(unused(f"{name}/seed", nodes), "BitwiseXor", [at, mark.name], T={"type": 3})
-        nodes[seed.name] = seed
-        attrs = {new: attr(node, old) for old, new in kept.items() if old in node.attr}
-        new = changed(node, op=op, attrs=attrs)
-        del new.input[:]
-        first = 2 if op == "StatelessMultinomial" else 1
-        new.input.extend([*inputs[:first], seed.name, *inputs[first:], *controls])
-        new.attr["Tseed"].type = 3
-        nodes[name] = new
-        loops.place(name, [mark.name, seed.name])
-    return loops.graph(nodes)
+        tied = control_inputs(node) or ([f"^{at}"] if at != SEED else [])
+        loops.place(node.name, _seeded(node, at, tied, nodes, library))
+    return replace(loops.graph(nodes), functions=tuple(library.functions.values()))
+
+
+def _seeded(node: Any, at: str, tied: list[str], nodes: dict[str, Any], library: _Library) -> list[str]:
+    """Gives a node of `nodes` a seed of its own, made of the seed `at`; the names of the nodes added for it."""
+    mark = constant(unused(f"{node.name}/mark", nodes), [_number(node.name), 0], 3, inputs=tied)
+    nodes[mark.name] = mark
+    seed = make_node(unused(f"{node.name}/seed", nodes), "BitwiseXor", [at, mark.name], T={"type": 3})
+    nodes[seed.name] = seed
+    nodes[node.name] = _drawing(node, seed.name) if node.op in _STATELESS else library.handing_on(node, seed.name)
+    return [mark.name, seed.name]
+
+
+def _drawing(node: Any, seed: str) -> Any:
+    """The stateless counterpart of a random op."""
+    op, kept = _STATELESS[node.op]
+    inputs = data_inputs(node)
+    first = 2 if op == "StatelessMultinomial" else 1
+    attrs = {new: attr(node, old) for old, new in kept.items() if old in node.attr}
+    new = changed(node, op=op, input=[*inputs[:first], seed, *inputs[first:], *control_inputs(node)], attrs=attrs)
+    new.attr["Tseed"].type = 3
+    return new
+
+
+class _Library:
+    """The functions of a graph, and those made of them that take a seed."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._made: dict[tuple[str, bool], str] = {}
+        self.functions = {f.signature.name: f for f in graph.functions}
+        order, _ = callees_first(self.functions)
+        self._drawing: set[str] = set()
+        for name in order:
+            if any(self.draws(node) for node in self.functions[name].node_def):
+                self._drawing.add(name)
+
+    def draws(self, node: Any) -> bool:
+        """Whether a node is a random op, or a branch or a loop with random ops in it."""
+        return node.op in _STATELESS or any(name in self._drawing for name in called(node, self.functions))
+
+    def handing_on(self, node: Any, seed: str) -> Any:
+        """A branch or a loop that takes a seed."""
+        if node.op not in CONTROL_FLOW:
+            raise UserError("source", node.name, f"random numbers are drawn in a function that {node.op} calls", _BELOW)
+        new = changed(node, input=[*data_inputs(node), seed, *control_inputs(node)])
+        is_loop = node.op in LOOPS
+        new.attr["T" if is_loop else "Tin"].list.type.append(3)
+        if is_loop and attr(new, "output_shapes").list.shape:
+            new.attr["output_shapes"].list.shape.add().dim.add(size=2)
+        for function, turns in zip(branches(new), (False, is_loop) if is_loop else repeat(False), strict=False):
+            function.name = self._taking_seed(node, function.name, turns)
+        return new
+
+    def _taking_seed(self, node: Any, name: str, turns: bool) -> str:
+        """A function with a seed as its last argument; one that takes turns gives the seed of the next as well."""
+        if (name, turns) in self._made:
+            return self._made[name, turns]
+        original = self.functions.get(name)
+        body = None if original is None else opened(original, self._graph)
+        if body is None or any(n.op == "Enter" for n in body.nodes.values()):
+            what = f"random numbers are drawn beside the function '{name}', to which no seed can be brought"
+            raise UserError("source", node.name, what, _BELOW)
+        seed = unused("finetune_seed", body.nodes)
+        nodes: dict[str, Any] = {**body.nodes, seed: make_node(seed, ARGUMENT, T={"type": 3})}
+        for inner in body.nodes.values():
+            if self.draws(inner):
+                _seeded(inner, seed, [], nodes, self)
+        returns, kinds = dict(body.returns), dict(body.kinds)
+        if turns:
+            stride = constant(unused("finetune_seed/stride", nodes), [_number(name), 1], 3)
+            step = make_node(unused("finetune_seed/Add", nodes), "AddV2", [seed, stride.name], T={"type": 3})
+            nodes |= {stride.name: stride, step.name: step}
+            following = unused("finetune_next_seed", returns)
+            returns[following], kinds[following] = step.name, AttrValue(type=3)
+        new = unused(f"{name}_seeded", self.functions)
+        self._made[name, turns] = new
+        self.functions[new] = closed(replace(body, nodes=nodes, returns=returns, kinds=kinds), new, original)
+        return new
 
 
 class _Loops:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import backbone, cut, graph, metagraph, sizes, specialize, trust, variables, weights
+from finetune import backbone, cut, functions, graph, metagraph, sizes, specialize, trust, variables, weights
 from finetune.dropout import without_dropout
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
@@ -86,7 +86,7 @@ def read_source(
     """
     pair = metagraph.find_pair(path)
     meta = metagraph.read(pair.meta)
-    loud = graph.from_meta(meta)
+    loud = functions.inline(graph.from_meta(meta))
     whole = specialize.quiet(loud if dropout else without_dropout(loud))
     at = cut.find_tensor(whole, at, "cut")
     feeds = {cut.find_tensor(whole, t, f"source.feeds.{t}"): value for t, value in feeds.items()}

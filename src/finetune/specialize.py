@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.bodies import with_nodes
 from finetune.errors import UserError
 from finetune.graph import (
     BOOL,
@@ -100,7 +101,7 @@ def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1 if n is None else n) for n in known])
     if port < len(types := output_types(graph, node) or []):
         return types[port], shape
-    for listed in ("output_types", "component_types", "Toutput_types", "Tdense", "out_types"):
+    for listed in ("output_types", "component_types", "Toutput_types", "Tdense", "out_types", "Tout", "T"):
         if port < len(types := attr(node, listed).list.type):
             return types[port], shape
     for single in ("dtype", "T", "DstT", "out_type", "output_type", "Tparams"):
@@ -123,17 +124,28 @@ def open_placeholders(graph: Graph) -> list[Any]:
 
 
 def portable(graph: Graph) -> Graph:
-    """The graph without devices, colocation and recorded shapes."""
-    nodes = {}
-    for name, node in graph.nodes.items():
-        stale = [key for key in _STALE if key in node.attr]
-        if stale or node.device:
-            node = changed(node)
-            node.device = ""
-            for key in stale:
-                del node.attr[key]
-        nodes[name] = node
-    return graph.with_nodes(nodes)
+    """The graph without devices, colocation and recorded shapes, in functions as well."""
+    nodes = {name: _portable(node) for name, node in graph.nodes.items()}
+    return replace(graph, nodes=nodes, functions=tuple(_portable_function(f) for f in graph.functions))
+
+
+def _portable(node: Any) -> Any:
+    stale = [key for key in _STALE if key in node.attr]
+    if not stale and not node.device:
+        return node
+    node = changed(node)
+    node.device = ""
+    for key in stale:
+        del node.attr[key]
+    return node
+
+
+def _portable_function(function: Any) -> Any:
+    copy = with_nodes(function, map(_portable, function.node_def))
+    for argument in copy.arg_attr.values():
+        for key in _STALE:
+            argument.attr.pop(key, None)
+    return copy
 
 
 def python_gradients(graph: Graph) -> list[str]:
@@ -143,11 +155,17 @@ def python_gradients(graph: Graph) -> list[str]:
 
 def without_python_gradients(graph: Graph) -> Graph:
     """The graph with the ordinary gradient in the place of each that was overridden in Python."""
-    nodes = dict(graph.nodes)
-    for name in python_gradients(graph):
-        nodes[name] = changed(nodes[name])
-        del nodes[name].attr["_gradient_op_type"]
-    return graph.with_nodes(nodes)
+    nodes = {name: _with_usual_gradient(node) for name, node in graph.nodes.items()}
+    functions = tuple(with_nodes(f, map(_with_usual_gradient, f.node_def)) for f in graph.functions)
+    return replace(graph, nodes=nodes, functions=functions)
+
+
+def _with_usual_gradient(node: Any) -> Any:
+    if "_gradient_op_type" not in node.attr:
+        return node
+    node = changed(node)
+    del node.attr["_gradient_op_type"]
+    return node
 
 
 def quiet(graph: Graph) -> Graph:
@@ -161,18 +179,14 @@ def quiet(graph: Graph) -> Graph:
 
 
 def _quiet_function(function: Any) -> Any:
-    if not any(node.op in _LOUD for node in function.node_def):
-        return function
-    copy = type(function)()
-    copy.CopyFrom(function)
-    del copy.node_def[:]
-    for node in function.node_def:
-        if node.op == "Print":
-            node = _value_of_print(node)
-        elif node.op in _LOUD:
-            node = changed(node, op="NoOp", input=control_inputs(node), attrs={})
-        copy.node_def.append(node)
-    return copy
+    is_loud = any(node.op in _LOUD for node in function.node_def)
+    return with_nodes(function, map(_quiet, function.node_def)) if is_loud else function
+
+
+def _quiet(node: Any) -> Any:
+    if node.op == "Print":
+        return _value_of_print(node)
+    return changed(node, op="NoOp", input=control_inputs(node), attrs={}) if node.op in _LOUD else node
 
 
 def _value_of_print(node: Any) -> Any:

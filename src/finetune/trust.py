@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from finetune.allowed_ops import ALLOWED, REFUSED
-from finetune.cut import called
+from finetune.bodies import called, check_recursion
 from finetune.errors import UserError
 from finetune.graph import Graph
 
@@ -40,7 +40,7 @@ def check_graph(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     Raises:
       UserError: naming the node, with the way to it where it stands in a function, and what its op does.
     """
-    _check_recursion(graph)
+    check_recursion(graph)
     check_ops(graph, trusted)
     _check_constants(graph)
 
@@ -103,31 +103,6 @@ def _nodes(graph: Graph) -> Iterator[tuple[str, Any]]:
 
 def _functions_named(node: Any) -> list[str]:
     return [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
-
-
-def _check_recursion(graph: Graph) -> None:
-    """TensorFlow follows calls with its own stack, and a function that calls itself ends the process."""
-    functions = {f.signature.name: f for f in graph.functions}
-    calls = {name: {c for node in f.node_def for c in called(node, functions)} for name, f in functions.items()}
-    callers: dict[str, list[str]] = {}
-    for name, callees in calls.items():
-        for callee in callees:
-            callers.setdefault(callee, []).append(name)
-    ending = [name for name, callees in calls.items() if not callees]
-    for name in ending:
-        for caller in callers.get(name, ()):
-            calls[caller].discard(name)
-            if not calls[caller]:
-                ending.append(caller)
-    endless = [name for name, callees in calls.items() if callees]
-    if not endless:
-        return
-    way = [endless[0]]
-    while (following := min(calls[way[-1]])) not in way:
-        way.append(following)
-    circle = [*way[way.index(following) :], following]
-    shown = " → ".join(circle[:6]) + (" → …" if len(circle) > 6 else "")
-    raise UserError("source", circle[0], f"the function calls itself: {shown}", "choose a cut below what calls it")
 
 
 def _check_constants(graph: Graph) -> None:

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune import metagraph
-from finetune.errors import UserError
 from finetune.graph import (
     FLOATS,
     REF,
-    RESOURCE,
     Graph,
     attr,
-    changed,
-    constant,
     data_inputs,
     make_node,
     read_constant,
@@ -29,7 +25,7 @@ from finetune.names import is_control, node_of
 REF_OPS = ("VariableV2", "Variable")
 VARIABLE_OPS = (*REF_OPS, "VarHandleOp")
 # A reference that is only passed on.
-_REF_TO_VALUE = {
+REF_TO_VALUE = {
     "RefIdentity": "Identity",
     "RefSwitch": "Switch",
     "RefMerge": "Merge",
@@ -37,9 +33,9 @@ _REF_TO_VALUE = {
     "RefExit": "Exit",
     "RefNextIteration": "NextIteration",
 }
-_PASS_ON = ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration", "ReadVariableOp")
+PASS_ON = ("Identity", "Switch", "Merge", "Enter", "Exit", "NextIteration", "ReadVariableOp")
 # An assignment -> the op that gives the value which it would assign.
-_ASSIGNS = {
+ASSIGNS = {
     "Assign": "Identity",
     "AssignAdd": "AddV2",
     "AssignSub": "Sub",
@@ -130,11 +126,11 @@ def _assigned(meta: Any, initialisers: set[str]) -> set[str]:
     nodes = {n.name: n for n in meta.graph_def.node}
     found = set()
     for node in nodes.values():
-        variable = _variable_behind(nodes, node.input[0]) if node.op in _ASSIGNS else None
+        variable = _variable_behind(nodes, node.input[0]) if node.op in ASSIGNS else None
         if variable is None or node.name in initialisers or node.name == f"{variable}/Assign":
             continue
         value = nodes.get(node_of(node.input[1]))
-        loaded = value is not None and value.op in ("Placeholder", "Const") and _ASSIGNS[node.op] == "Identity"
+        loaded = value is not None and value.op in ("Placeholder", "Const") and ASSIGNS[node.op] == "Identity"
         # An optimizer assigns too, where a gradient is sparse.
         learned = any(n.op.startswith("Restore") or "gradients/" in n.name for n in _made_of(nodes, node.input[1]))
         if not loaded and not learned:
@@ -160,30 +156,10 @@ def _variable_behind(nodes: Mapping[str, Any], ref: str) -> str | None:
         if node is None or node.op in VARIABLE_OPS:
             return None if node is None else node.name
         inputs = data_inputs(node)
-        if node.op not in (*_PASS_ON, *_REF_TO_VALUE) or not inputs:
+        if node.op not in (*PASS_ON, *REF_TO_VALUE) or not inputs:
             return None
         ref = inputs[0]
     return None
-
-
-def as_parameters(graph: Graph) -> Graph:
-    """The graph with its variables as `Placeholder` nodes, references and resources gone.
-
-    An assignment on the way to a value becomes the value that it would assign.
-
-    Raises:
-      UserError: a variable is used in a way that has no meaning without its storage.
-    """
-    variables = {n.name: n for n in graph.nodes.values() if n.op in VARIABLE_OPS}
-    held = _resource_dtypes(graph, variables)
-    nodes: dict[str, Any] = {}
-    for name, node in graph.nodes.items():
-        if name in variables:
-            nodes[name] = placeholder(name, attr(node, "dtype").type % REF, attr(node, "shape").shape)
-        else:
-            for new in _as_value(node, held):
-                nodes[new.name] = new
-    return graph.with_nodes(nodes)
 
 
 def placeholder(name: str, dtype: int, shape: Any = None) -> Any:
@@ -194,62 +170,6 @@ def placeholder(name: str, dtype: int, shape: Any = None) -> Any:
     else:
         node.attr["shape"].shape.CopyFrom(shape)
     return node
-
-
-def _resource_dtypes(graph: Graph, variables: Mapping[str, Any]) -> dict[str, int]:
-    """For each node that hands a variable's resource on, the dtype of the variable."""
-    held = {name: attr(n, "dtype").type for name, n in variables.items() if n.op == "VarHandleOp"}
-    while True:
-        more = {
-            node.name: held[node_of(ref)]
-            for node in graph.nodes.values()
-            if node.name not in held and attr(node, "T").type == RESOURCE
-            for ref in data_inputs(node)[:1]
-            if node_of(ref) in held
-        }
-        if not more:
-            return held
-        held.update(more)
-
-
-def _as_value(node: Any, held: Mapping[str, int]) -> list[Any]:
-    """What a node becomes when the variable it reads is a plain value."""
-    inputs, controls = data_inputs(node), [r for r in node.input if is_control(r)]
-    if node.op in _REF_TO_VALUE:
-        return [changed(node, op=_REF_TO_VALUE[node.op])]
-    if node.op in ("IsVariableInitialized", "VarIsInitializedOp"):
-        return [constant(node.name, True, inputs=controls)]
-    if node.op in _ASSIGNS:
-        kind = {"T": attr(node, "T") if "T" in node.attr else attr(node, "dtype")}
-        op = _ASSIGNS[node.op]
-        refs = [inputs[1], *controls] if op == "Identity" else node.input
-        return [changed(node, op=op, input=refs, attrs=kind)]
-    if not inputs or node_of(inputs[0]) not in held:
-        return [node]
-    dtype = held[node_of(inputs[0])]
-    if node.op == "ReadVariableOp":
-        return [make_node(node.name, "Identity", node.input, T={"type": dtype})]
-    if node.op == "VariableShape":
-        out = attr(node, "out_type").type or 3
-        return [make_node(node.name, "Shape", node.input, T={"type": dtype}, out_type={"type": out})]
-    if node.op == "ResourceGather":
-        axis = constant(f"{node.name}/axis", 0, dtype=3, inputs=controls)
-        kinds = {"Tparams": {"type": dtype}, "Tindices": {"type": attr(node, "Tindices").type}, "Taxis": {"type": 3}}
-        batch_dims = {"i": attr(node, "batch_dims").i}
-        return [axis, make_node(node.name, "GatherV2", [*inputs, axis.name, *controls], batch_dims=batch_dims, **kinds)]
-    if node.op == "ResourceGatherNd":
-        kinds = {"Tparams": {"type": dtype}, "Tindices": {"type": attr(node, "Tindices").type}}
-        return [make_node(node.name, "GatherNd", node.input, **kinds)]
-    if node.op in _PASS_ON and attr(node, "T").type == RESOURCE:
-        copy = changed(node)
-        copy.attr["T"].type = dtype
-        return [copy]
-    raise UserError(
-        "source",
-        node.name,
-        f"{node.op} uses the storage of variable '{node_of(inputs[0])}', not only its value",
-        "choose a cut below this node",
-    )
 
 
 @dataclass(frozen=True)
@@ -270,12 +190,12 @@ def find_updates(meta: Any, whole: Graph, below: Graph) -> list[Update]:
     `below` is the part of `whole` that the cut needs.
     """
     candidates = [node_of(n) for n in metagraph.node_list(meta, "update_ops")]
-    candidates += [name for name in below.nodes if below.nodes[name].op in _ASSIGNS]
+    candidates += [name for name in below.nodes if below.nodes[name].op in ASSIGNS]
     candidates += [node_of(r) for name in below.nodes for r in whole.nodes[name].input if is_control(r)]
     found: dict[str, Update] = {}
     for name in _with_grouped(whole, candidates):
         node = whole.nodes[name]
-        if node.op not in _ASSIGNS:
+        if node.op not in ASSIGNS:
             continue
         variable = _variable_behind(whole.nodes, node.input[0])
         if variable is not None and variable in below.nodes:
@@ -293,6 +213,6 @@ def _with_grouped(graph: Graph, candidates: Iterable[str]) -> list[str]:
         if node is None or name in found:
             continue
         found[name] = None
-        if node.op in ("NoOp", "Identity"):
+        if node.op in ("NoOp", "Identity", "IdentityN"):
             stack.extend(node_of(r) for r in node.input)
     return sorted(found)
