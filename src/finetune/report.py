@@ -25,6 +25,7 @@ from finetune.graft import Model
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
+from finetune.source import Source
 from finetune.start import Started
 
 EVENTS = "tensorboard"
@@ -223,6 +224,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         f"device: {started.device}",
         f"source: {source.pair.meta.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
+        *([_where_weights_lie(source)] if source.pair.is_one_file else []),
         f"weights: {len(source.variables)} of {len(source.variables)} variables found, {found:,} values; "
         f"{source.unused_keys} other tensors of the checkpoint are not needed",
         f"cut: {source.cut}, {model.said}",
@@ -232,6 +234,12 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         *variable_table(rows),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
     ]
+
+
+def _where_weights_lie(source: Source) -> str:
+    if metagraph.is_frozen(source.pair.meta):
+        return "no checkpoint: the weights are constants of the frozen graph"
+    return f"no checkpoint lies beside {source.pair.meta.name}: the weights are the constants that variables start from"
 
 
 def _told(fate: Fate, model: Model) -> str:
