@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from finetune.names import input_ref, is_control, node_of
-from finetune.protos import AttrValue, CondContextDef, GraphDef, MetaGraphDef, NodeDef, WhileContextDef
+from finetune.protos import AttrValue, CondContextDef, MetaGraphDef, NodeDef, WhileContextDef
 
 # DataType of tensorflow/core/framework/types.proto -> NumPy, for the constants that we write ourselves.
 DTYPES: dict[int, Any] = {
@@ -72,12 +72,10 @@ def from_meta(meta: Any) -> Graph:
 def to_meta(graph: Graph) -> Any:
     """A `MetaGraphDef` of the graph and its contexts, with no other collection and no saver."""
     meta = MetaGraphDef()
-    definition = GraphDef()
-    definition.node.extend(graph.nodes.values())
-    definition.library.function.extend(graph.functions)
+    meta.graph_def.node.extend(graph.nodes.values())
+    meta.graph_def.library.function.extend(graph.functions)
     if graph.versions is not None:
-        definition.versions.CopyFrom(graph.versions)
-    meta.graph_def.CopyFrom(definition)
+        meta.graph_def.versions.CopyFrom(graph.versions)
     if graph.stripped_ops is not None:
         meta.meta_info_def.stripped_op_list.CopyFrom(graph.stripped_ops)
     for collection, contexts in (("cond_context", graph.conds), ("while_context", graph.whiles)):
@@ -190,18 +188,18 @@ def read_constant(node: Any) -> np.ndarray | None:
         return None
     tensor = attr(node, "value").tensor
     shape = [d.size for d in tensor.tensor_shape.dim]
+    content = tensor.tensor_content  # asked for once: each time it is another copy
     if tensor.dtype == 7:  # string
         array = np.array(list(tensor.string_val), dtype=object)
     elif tensor.dtype not in DTYPES:
         return None
-    elif tensor.tensor_content:
+    elif content:
         dtype = np.dtype(DTYPES[tensor.dtype])
-        whole = len(tensor.tensor_content) % dtype.itemsize == 0
-        array = np.frombuffer(tensor.tensor_content if whole else b"", dtype)
+        array = np.frombuffer(content if len(content) % dtype.itemsize == 0 else b"", dtype)
     else:
         array = _listed_values(tensor)
     count = int(np.prod(shape))
-    if array.size < count and array.size and not tensor.tensor_content:  # the last value stands for all that follow
+    if array.size < count and array.size and not content:  # the last value stands for all that follow
         array = np.concatenate([array, np.repeat(array[-1:], count - array.size)])
     return array.reshape(shape) if array.size == count else None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import candidates, metagraph, modes, variables, weights
+from finetune import candidates, constants, metagraph, modes, variables, weights
 from finetune.candidates import Flow
 from finetune.cut import cut
 from finetune.errors import UserError
@@ -109,9 +109,11 @@ def inspect(path: str) -> Inspection:
     pair = metagraph.find_pair(path, "inspect")
     meta = metagraph.read(pair.meta)
     graph = inline(from_meta(meta))
-    found = variables.find_variables(meta, graph)
+    found = variables.find_variables(meta, graph, own_names=pair.is_one_file)
     slots = _slots(graph, found)
     entries = weights.read_index(pair.prefix)
+    if pair.is_one_file and found and not entries:
+        raise constants.lacking(pair, [v.name for v in found])
     held = [_held(v, entries, slots) for v in found]
     sizes = {v.name: math.prod(n or 1 for n in _shape(v, entries) or ()) for v in found}
     learned = [v.name for v in found if v.dtype in FLOATS and v.name not in slots]

@@ -1,6 +1,8 @@
-"""The source as it lies on disk: which files make the pair, and the graph in its `.meta`.
+"""The source as it lies on disk: which files make the pair, and the graph in one of them.
 
-Format: `MetaGraphDef`, tensorflow/core/protobuf/meta_graph.proto.
+The graph is a `.meta` beside its checkpoint, or that of a SavedModel, whose checkpoint is `variables/variables`, or a
+frozen `.pb`, whose weights are constants in it.
+Formats: tensorflow/core/protobuf/meta_graph.proto, saved_model.proto, tensorflow/core/framework/graph.proto.
 """
 
 from __future__ import annotations
@@ -15,31 +17,43 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from finetune import names
+from finetune import frozen, names
 from finetune.errors import UserError, shortlist
 from finetune.files import check_readable
-from finetune.protos import MetaGraphDef, VariableDef
+from finetune.protos import MetaGraphDef, SavedModel, VariableDef
 
 _SHARD = r"-\d{5}-of-\d{5}"
 MEMBERS = re.compile(rf"^(?P<stem>.*)(?:\.meta|\.index|\.data{_SHARD}|(?<!\.data){_SHARD})$", re.DOTALL)
 STEP = re.compile(r"-\d+$")
 STATE = "checkpoint"
+GRAPHS = (".pb", ".pbtxt")
+SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
+WHOLE_PAIR = "copy the whole pair: .meta, .index and .data-?????-of-?????"
+SERVED = "serve"  # the tag of the graph that a SavedModel is loaded for
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A `.meta` file and the prefix of the checkpoint beside it.
+    """The file of a graph, mostly a `.meta`, and the prefix of its checkpoint.
 
     The prefix of a V2 checkpoint names no file (`model` for `model.index`); that of a V1 checkpoint is the file, or
-    what comes before `-?????-of-?????` in the names of several.
+    what comes before `-?????-of-?????` in the names of several. A graph whose weights are constants in it is its own
+    checkpoint.
     """
 
     meta: Path
     prefix: str
 
     @property
+    def is_one_file(self) -> bool:
+        """Whether the graph is its own checkpoint."""
+        return self.prefix == str(self.meta)
+
+    @property
     def files(self) -> list[Path]:
-        """Every file of the pair that exists, the `.meta` first."""
+        """Every file of the pair that exists, that of the graph first."""
+        if self.is_one_file:
+            return [self.meta]
         folder, stem = Path(self.prefix).parent, _stem(self.prefix)
         if self.prefix.endswith("/"):
             folder = Path(self.prefix)
@@ -48,7 +62,7 @@ class Pair:
 
 
 def find_pair(path: str, key: str = "source.path") -> Pair:
-    """The pair that `path` means: a folder, a prefix, or any file of the pair.
+    """The pair that `path` means: a folder, a prefix, any file of the pair, a SavedModel or a frozen `.pb`.
 
     The `checkpoint` file of a folder is asked only for a name inside that folder: it often holds the path of
     the author's machine.
@@ -68,6 +82,8 @@ def _find_pair(given: Path, key: str) -> Pair:
     if given.is_dir():
         return _pair_in_folder(given, key)
     folder, name = given.parent, given.name
+    if given.suffix in GRAPHS and given.exists():
+        return _pair_of_graph(given)
     if name == STATE and latest_name(folder) is not None:
         return _pair_in_folder(folder, key)
     if not folder.is_dir():
@@ -105,9 +121,13 @@ def _pair_in_folder(folder: Path, key: str) -> Pair:
     files = {f.name for f in folder.iterdir() if not f.is_dir()}
     stems = sorted({m["stem"] for f in files if (m := MEMBERS.match(f)) and f.endswith((".meta", ".index"))})
     if not stems:
-        inner = [d.name for d in folder.iterdir() if d.is_dir() and any(d.glob("*.meta"))]
-        if (folder / "saved_model.pb").exists():
-            raise UserError("source", key, f"'{folder}' is a SavedModel", "give a .meta and its checkpoint")
+        graphs = [f for f in SAVED_MODELS if f in files] or sorted(f for f in files if f.endswith(".pb"))
+        if len(graphs) > 1:
+            what = f"'{folder}' holds {len(graphs)} graphs and no .meta"
+            raise UserError("source", key, what, f"name one: {shortlist(graphs, 8)}")
+        if graphs:
+            return _pair_of_graph(folder / graphs[0])
+        inner = [d.name for d in folder.iterdir() if d.is_dir() and (any(d.glob("*.meta")) or _saved_models(d))]
         first = min(inner, key=lambda name: (name != "model", name), default="")  # a run folder has its pair there
         hint = f"did you mean {folder / first}?" if inner else "a pair is NAME.meta beside NAME.index"
         raise UserError("source", key, f"there is no .meta in folder '{folder}'", hint)
@@ -121,6 +141,22 @@ def _pair_in_folder(folder: Path, key: str) -> Pair:
             return _pair(folder, choice[0], key)
     choice = weights or stems
     raise UserError("source", key, f"'{folder}' holds {len(choice)} pairs", f"name one: {shortlist(choice, 8)}")
+
+
+def _saved_models(folder: Path) -> list[Path]:
+    return [folder / name for name in SAVED_MODELS if (folder / name).exists()]
+
+
+def _pair_of_graph(graph: Path) -> Pair:
+    """The pair of a SavedModel, or of a graph that is its own checkpoint."""
+    return Pair(graph, str(graph) if is_frozen(graph) else str(graph.parent / "variables" / "variables"))
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether the file of a graph has to hold the weights too, as constants: a SavedModel may have no variables."""
+    if path.name in SAVED_MODELS:
+        return not (path.parent / "variables" / "variables.index").exists()
+    return path.suffix in GRAPHS
 
 
 def _is_v1(stem: str, files: set[str]) -> bool:
@@ -149,6 +185,8 @@ def _pair(folder: Path, stem: str, key: str) -> Pair:
     """The pair of one name, if every member of it is there."""
     files = {f.name for f in folder.iterdir() if not f.is_dir()}
     meta = _meta_for(stem, files)
+    if meta is None and (folder.name, stem) == ("variables", "variables") and (above := _saved_models(folder.parent)):
+        return _pair_of_graph(above[0])
     if meta is None:
         has = [f for f in (f"{stem}.index", stem) if f in files]
         raise UserError(
@@ -165,13 +203,10 @@ def _pair(folder: Path, stem: str, key: str) -> Pair:
         return Pair(folder / meta, str(folder / stem) if stem else f"{folder}/")
     if _is_v1(stem, files):
         return Pair(folder / meta, str(folder / stem))
-    has_data = any(f.startswith(f"{stem}.data-") for f in files)
-    raise UserError(
-        "source",
-        key,
-        f"{folder / (stem + '.index')} is missing" + (" though its .data is there" if has_data else ""),
-        "copy the whole pair: .meta, .index and .data-?????-of-?????",
-    )
+    if any(f.startswith(f"{stem}.data-") for f in files):
+        what = f"{folder / (stem + '.index')} is missing though its .data is there"
+        raise UserError("source", key, what, WHOLE_PAIR)
+    return Pair(folder / meta, str(folder / meta))  # what its variables start from may be constants
 
 
 def _meta_for(stem: str, files: set[str]) -> str | None:
@@ -187,26 +222,60 @@ def _meta_for(stem: str, files: set[str]) -> str | None:
 
 
 def read(path: Path) -> Any:
-    """The `MetaGraphDef` in a file, binary or text.
+    """The `MetaGraphDef` in a file, binary or text; the weights of a frozen graph are variables in it.
 
     Raises:
       UserError: the file is something else; the message says what it looks like.
     """
-    check_readable(path, "a .meta file")
-    content = path.read_bytes()
-    meta = MetaGraphDef()
-    try:
-        meta.ParseFromString(content)
-    except DecodeError:
-        try:
-            text_format.Parse(content.decode("utf-8"), meta, allow_unknown_field=True)
-        except (text_format.ParseError, UnicodeDecodeError):
-            raise UserError(
-                "source", str(path), "this is not a MetaGraphDef", "is the file complete? copy it again"
-            ) from None
+    return frozen.with_variables(parse(path)) if is_frozen(path) else parse(path)
+
+
+def parse(path: Path) -> Any:
+    """The `MetaGraphDef` in a file with its graph as it stands there.
+
+    Raises:
+      UserError: the file is something else; the message says what it looks like.
+    """
+    if path.name in SAVED_MODELS:
+        meta = _served(_parsed(path, SavedModel(), "a SavedModel"), path)
+    elif path.suffix in GRAPHS:
+        meta = MetaGraphDef()
+        _parsed(path, meta.graph_def, "a frozen .pb")
+    else:
+        meta = _parsed(path, MetaGraphDef(), "a .meta file")
     if not meta.graph_def.node:
         raise UserError("source", str(path), "this holds no graph", "give the .meta that tf.train.Saver wrote")
     return meta
+
+
+def _parsed(path: Path, message: Any, expected: str) -> Any:
+    """The message with the content of a file, of which no copy stays."""
+    check_readable(path, expected)
+    content = path.read_bytes()
+    try:
+        message.ParseFromString(content)
+    except DecodeError:
+        try:
+            text_format.Parse(content.decode("utf-8"), message, allow_unknown_field=True)
+        except (text_format.ParseError, UnicodeDecodeError):
+            what = f"this is not a {message.DESCRIPTOR.name}"
+            raise UserError("source", str(path), what, "is the file complete? copy it again") from None
+    return message
+
+
+def _served(saved: Any, path: Path) -> Any:
+    """The graph of a SavedModel that is meant to be served; what it would initialise or load is never run."""
+    graphs = list(saved.meta_graphs)
+    tags = [sorted(meta.meta_info_def.tags) for meta in graphs]
+    for fits in (lambda given: given == [SERVED], lambda given: SERVED in given, lambda given: True):
+        chosen = [meta for meta, given in zip(graphs, tags, strict=True) if fits(given)]
+        if len(chosen) == 1:
+            return chosen[0]
+        if chosen:
+            shown = shortlist(["+".join(given) or "no tag" for given in tags], 8)
+            what = f"this SavedModel holds {len(graphs)} graphs, with the tags {shown}"
+            raise UserError("source", str(path), what, f"save one with the tag '{SERVED}' alone")
+    raise UserError("source", str(path), "this SavedModel holds no graph", "is the file complete? copy it again")
 
 
 def digest(paths: list[Path]) -> dict[str, str]:

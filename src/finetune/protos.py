@@ -26,6 +26,7 @@ _MODULES = {
     "versions": "framework",
     "control_flow": "protobuf",
     "meta_graph": "protobuf",
+    "saved_model": "protobuf",
     "saver": "protobuf",
     "tensor_bundle": "protobuf",
     "saved_tensor_slice": "util",
@@ -68,6 +69,7 @@ CondContextDef = _loaded["control_flow"].CondContextDef
 WhileContextDef = _loaded["control_flow"].WhileContextDef
 ControlFlowContextDef = _loaded["control_flow"].ControlFlowContextDef
 MetaGraphDef = _loaded["meta_graph"].MetaGraphDef
+SavedModel = _loaded["saved_model"].SavedModel
 SaverDef = _loaded["saver"].SaverDef
 BundleHeaderProto = _loaded["tensor_bundle"].BundleHeaderProto
 BundleEntryProto = _loaded["tensor_bundle"].BundleEntryProto

@@ -26,6 +26,7 @@ from finetune.graft import Model
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
+from finetune.source import Source
 from finetune.start import Started
 
 EVENTS = "tensorboard"
@@ -224,6 +225,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         f"device: {started.device}",
         f"source: {source.pair.meta.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
+        *([_where_weights_lie(source)] if source.pair.is_one_file else []),
         f"weights: {len(source.variables)} of {len(source.variables)} variables found, {found:,} values; "
         f"{source.unused_keys} other tensors of the checkpoint are not needed",
         f"cut: {source.cut}, {model.said}",
@@ -239,6 +241,12 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
 def _random(evaluation: Backbone) -> str:
     drawn = f"warning: the source draws at random in evaluation too: {shortlist(list(evaluation.draws))}"
     return f"{drawn}; source.dropout=false switches dropout off that is baked in"
+
+
+def _where_weights_lie(source: Source) -> str:
+    if metagraph.is_frozen(source.pair.meta):
+        return "no checkpoint: the weights are constants of the frozen graph"
+    return f"no checkpoint lies beside {source.pair.meta.name}: the weights are the constants that variables start from"
 
 
 def _told(fate: Fate, model: Model) -> str:

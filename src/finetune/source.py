@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import backbone, cut, functions, graph, metagraph, sizes, specialize, trust, variables, weights
+from finetune import backbone, constants, cut, functions, graph, metagraph, sizes, specialize, trust, variables, weights
 from finetune.dropout import without_dropout
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
@@ -96,9 +96,9 @@ def read_source(
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
     trust.check_graph(_imported(whole, [at, *(u.node for u in updates)], stops), trusted)
-    found = variables.find_variables(meta, below)
+    found = variables.find_variables(meta, below, own_names=pair.is_one_file)
     entries = weights.read_index(pair.prefix)
-    shapes = _settle(found, entries, pair.prefix)
+    shapes = _settle(found, entries, pair)
     weights.check_data(pair.prefix, {v.key: entries[v.key] for v in found})
     return Source(
         pair=pair,
@@ -150,11 +150,14 @@ def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Gra
     return cut.cut(kept, outputs)  # once more: a queue whose output was the input is not needed any longer
 
 
-def _settle(found: Sequence[Variable], entries: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+def _settle(found: Sequence[Variable], entries: Mapping[str, Any], pair: Pair) -> dict[str, tuple[int, ...]]:
     """The shape of every variable in the checkpoint; nothing is ever half loaded."""
     if not found:
         raise UserError("source", "cut", "there is no variable below the cut", "choose a cut further up")
+    prefix = pair.prefix
     missing = [v for v in found if v.key not in entries]
+    if missing and pair.is_one_file:
+        raise constants.lacking(pair, [v.name for v in missing])
     if missing:
         first = missing[0]
         todo = did_you_mean(first.key, entries) or "is this the checkpoint of this graph?"

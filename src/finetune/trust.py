@@ -42,7 +42,7 @@ def check_graph(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     """
     check_recursion(graph)
     check_ops(graph, trusted)
-    _check_constants(graph)
+    check_constants(graph)
 
 
 def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
@@ -105,7 +105,12 @@ def _functions_named(node: Any) -> list[str]:
     return [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
 
 
-def _check_constants(graph: Graph) -> None:
+def check_constants(graph: Graph) -> None:
+    """Refuses constants whose values are not those of their shape, or unfold to more than memory should hold.
+
+    Raises:
+      UserError: naming the node.
+    """
     repeated = 0
     for way, node in _nodes(graph):
         for key, value in node.attr.items():

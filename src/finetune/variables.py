@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune import metagraph
+from finetune import metagraph, objects
 from finetune.graph import (
     FLOATS,
     REF,
@@ -63,25 +63,30 @@ class Variable:
     piece: str = ""
 
 
-def find_variables(meta: Any, graph: Graph) -> list[Variable]:
+def find_variables(meta: Any, graph: Graph, own_names: bool = False) -> list[Variable]:
     """The variables among a graph's nodes.
 
-    Keys come from the file's own `Saver`, whose nodes pair each checkpoint key with a variable (a `Saver` given a
-    dict may have used other names), then from the slice information of partitioned variables, then from the
-    variable's name. Without a collection of trainable variables, every float that nothing assigns outside
-    initialisers, restoring and optimizers counts as trainable.
+    Args:
+      own_names: there is no checkpoint, so that each value is known by the name of its variable.
+
+    Keys come from the objects of a TensorFlow-2 SavedModel, or from the file's own `Saver`, whose nodes pair each
+    checkpoint key with a variable (a `Saver` given a dict may have used other names), then from the slice information
+    of partitioned variables, then from the variable's name. Without a collection of trainable variables, every float
+    that nothing assigns outside initialisers, restoring and optimizers counts as trainable.
     """
     listed = [*metagraph.variable_defs(meta, "variables"), *metagraph.variable_defs(meta, "trainable_variables")]
     by_name = {node_of(d.variable_name): d for d in listed}
     trainable = {node_of(d.variable_name) for d in metagraph.variable_defs(meta, "trainable_variables")}
-    saved = _saved_keys(meta)
+    tracked = objects.find_saved(meta)
+    trainable |= {name for name, variable in tracked.items() if variable.trainable}
+    saved = {} if own_names else _saved_keys(meta) | {name: (v.key, "") for name, v in tracked.items()}
     assigned = set() if trainable else _assigned(meta, {d.initializer_name for d in listed})
     found = []
     for node in graph.nodes.values():
         if node.op not in VARIABLE_OPS:
             continue
         definition = by_name.get(node.name)
-        key, piece = saved.get(node.name) or _default_key(node, definition)
+        key, piece = (node.name, "") if own_names else saved.get(node.name) or _default_key(node, definition)
         dtype = attr(node, "dtype").type % REF
         learns = node.name in trainable if trainable else dtype in FLOATS and node.name not in assigned
         shape = shape_of(attr(node, "shape").shape)

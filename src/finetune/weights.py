@@ -1,7 +1,8 @@
 """The weights of a checkpoint: whether they are all there, and their values.
 
 A V2 checkpoint is an index, `prefix.index`, and the values in `prefix.data-?????-of-?????`. A V1 checkpoint has both
-in one file, or in several named `prefix-?????-of-?????`.
+in one file, or in several named `prefix-?????-of-?????`. Where there is none, the file of the graph may hold the
+values as constants; its path is then the prefix.
 """
 
 from __future__ import annotations
@@ -16,12 +17,36 @@ from typing import Any
 
 import numpy as np
 
+from finetune import constants, index, trust
 from finetune.errors import UserError, shortlist
 from finetune.files import check_readable, first_bytes
-from finetune.index import Entry, Slice, is_v2, read_index, shard_count, v1_files
+from finetune.graph import Graph, attr, read_constant
+from finetune.index import Entry, Slice, is_v2, shard_count, v1_files
 from finetune.slices import index_of
 
 __all__ = ["Entry", "Slice", "check_data", "read_index", "read_tensors"]
+
+
+def read_index(prefix: str) -> dict[str, Entry]:
+    """What a checkpoint, or the file of a graph in the place of one, says that it holds, by name.
+
+    Raises:
+      UserError: there is no checkpoint, it is something else, or it is damaged.
+    """
+    if not constants.lie_in(prefix):
+        return index.read_index(prefix)
+    found = {}
+    for name, node in _constants(prefix).items():
+        tensor = attr(node, "value").tensor
+        found[name] = Entry(tensor.dtype, tuple(d.size for d in tensor.tensor_shape.dim), 0, 0, 0)
+    return found
+
+
+def _constants(prefix: str) -> dict[str, Any]:
+    """The constants with the weights, looked at as those that reach TensorFlow are."""
+    found = constants.read(prefix)
+    trust.check_constants(Graph({node.name: node for node in found.values()}))
+    return found
 
 
 def check_data(prefix: str, entries: Mapping[str, Entry]) -> None:
@@ -31,7 +56,7 @@ def check_data(prefix: str, entries: Mapping[str, Entry]) -> None:
       UserError: the message names the file.
     """
     if not is_v2(prefix):
-        return  # the values are in the file of the index
+        return  # the values are in the file of the index, or of the graph
     count = shard_count(prefix)
     needed: dict[int, int] = defaultdict(int)
     for entry in entries.values():
@@ -44,11 +69,13 @@ def check_data(prefix: str, entries: Mapping[str, Entry]) -> None:
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The values of some of the tensors, by TensorFlow's own reader, which verifies their checksums.
 
-    To be called eagerly, not while a graph is being built.
+    To be called eagerly, not while a graph is being built. Constants are read without it.
 
     Raises:
       UserError: the checkpoint lacks a tensor, or a tensor cannot be read; the message names it.
     """
+    if constants.lie_in(prefix):
+        return _values_of_constants(prefix, list(names))
     names, entries = list(names), read_index(prefix)
     unknown = [name for name in names if name not in entries]
     if unknown:
@@ -57,6 +84,19 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     check_data(prefix, wanted)
     with _for_tensorflow(prefix) as path:
         return _restore(prefix, path, wanted)
+
+
+def _values_of_constants(prefix: str, names: list[str]) -> dict[str, np.ndarray]:
+    found = {}
+    nodes = _constants(prefix)
+    for name in names:
+        value = read_constant(nodes[name]) if name in nodes else None
+        if value is None:
+            raise UserError(
+                "source", prefix, f"the constant with the values of '{name}' cannot be read", "copy it again"
+            )
+        found[name] = value
+    return found
 
 
 def _check_shard(prefix: str, path: str, size: int) -> None:
