@@ -16,12 +16,12 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
+    "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "doubts", "graft", "train",
     "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
-    "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
-    "trust", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
-    "recipe", "names", "protos", "errors",
+    "evaluate", "preprocess", "start", "source", "settle", "renaming", "initial", "freeze", "checkpoints",
+    "backbone", "weights", "specialize", "trust", "soundness", "cut", "branches", "modes", "randomness", "variables",
+    "tables", "index", "metagraph", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table",
+    "files", "allowed_ops", "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 

@@ -11,6 +11,7 @@ from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
 from finetune.phases import Phases, make_phases
 from finetune.recipe import Recipe
+from finetune.settle import Wishes
 from finetune.source import Source, read_source
 from finetune.synthetic import synthetic
 
@@ -39,7 +40,8 @@ def make_plan(recipe: Recipe) -> Plan:
       UserError: anything that does not fit.
     """
     asked = recipe.source
-    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust)
+    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
+    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
     training, held_out = _examples(source, recipe)

@@ -15,7 +15,7 @@ from typing import Any
 from finetune.allowed_ops import ALLOWED, REFUSED
 from finetune.cut import called
 from finetune.errors import UserError
-from finetune.graph import Graph
+from finetune.graph import Graph, circle_in
 
 MOST_VALUES = 2**31  # of one constant; TensorFlow counts with 32 bits in places
 MOST_REPEATED = 2**28  # of all constants together, values that stand in the file once and in memory many times
@@ -66,7 +66,7 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
         (op, way), *others = found.items()
         todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
         more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
-        more += [f"  and {len(others) - 3} more ops that are not allowed"] if len(others) > 3 else []
+        more += [f"  and {', '.join(o for o, _ in others[3:])}"] if len(others) > 3 else []
         raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
 
 
@@ -79,7 +79,9 @@ def reason(op: str) -> str | None:
 
 def _told(op: str) -> str:
     why = reason(op)
-    return f"{op} {why}" if why else f"{op} is not an op that finetune knows; a cut below this node avoids it"
+    if why:
+        return f"{op} {why}"
+    return f"{op} is not an op that finetune knows: it needs tf.contrib or a library of its author's"
 
 
 def _nodes(graph: Graph) -> Iterator[tuple[str, Any]]:
@@ -109,23 +111,9 @@ def _check_recursion(graph: Graph) -> None:
     """TensorFlow follows calls with its own stack, and a function that calls itself ends the process."""
     functions = {f.signature.name: f for f in graph.functions}
     calls = {name: {c for node in f.node_def for c in called(node, functions)} for name, f in functions.items()}
-    callers: dict[str, list[str]] = {}
-    for name, callees in calls.items():
-        for callee in callees:
-            callers.setdefault(callee, []).append(name)
-    ending = [name for name, callees in calls.items() if not callees]
-    for name in ending:
-        for caller in callers.get(name, ()):
-            calls[caller].discard(name)
-            if not calls[caller]:
-                ending.append(caller)
-    endless = [name for name, callees in calls.items() if callees]
-    if not endless:
+    circle = circle_in(calls)
+    if not circle:
         return
-    way = [endless[0]]
-    while (following := min(calls[way[-1]])) not in way:
-        way.append(following)
-    circle = [*way[way.index(following) :], following]
     shown = " → ".join(circle[:6]) + (" → …" if len(circle) > 6 else "")
     raise UserError("source", circle[0], f"the function calls itself: {shown}", "choose a cut below what calls it")
 
