@@ -152,7 +152,7 @@ def _rename(rules: list[Any]) -> None:
         _regex(where, rule[0])
         try:
             # The empty alternative matches, so that the replacement is read.
-            re.sub(f"(?:{rule[0]})|", rule[1], "")
+            re.sub(f"{rule[0]}|", rule[1], "")
         except (re.error, IndexError) as error:
             raise UserError("recipe", where, f"'{rule[1]}' is no replacement for '{rule[0]}': {error}") from None
 

@@ -229,6 +229,11 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
         try:
             return dict(zip(wanted, function(*(values[name] for name in names)), strict=True))
         except tf.errors.InvalidArgumentError as error:
+            if lacking := re.search(
+                r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
+            ):
+                what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
+                raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
             what = f"the graph cannot compute with this batch: {_reason(error)}"
             raise UserError(
                 "data", "source.inputs", what, "compare the shapes of the examples with the inputs"

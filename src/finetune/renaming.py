@@ -18,7 +18,8 @@ from finetune.variables import SLOT, Variable
 
 Rule = tuple[str, str]
 
-_ASKED = 48  # missing variables that are compared with the checkpoint
+_ASKED = 24  # missing variables that are compared with the checkpoint
+_COMPARED = 200  # tensors that each of them is compared with
 _TRIED = 60  # of the rules that some of them speak for
 _MOST_RULES = 3
 _SPECIAL = re.compile(r"([.^$*+?{}\[\]\\|()])")
@@ -51,7 +52,8 @@ def propose(variables: Sequence[Variable], keys: Mapping[str, str], entries: Map
     before = count
     while len(rules) < _MOST_RULES and count < len(variables):
         tried = [(_score(variables, now, more, entries), more) for more in _guesses(variables, now, entries)]
-        best, more = max(tried, key=lambda item: (item[0], -len(item[1])), default=(count, ()))
+        # Of those that find as many the shortest, for it has left the most of the names alone.
+        best, more = max(tried, key=lambda item: (item[0], -len(item[1]), -_length(item[1])), default=(count, ()))
         if best <= count:
             break
         rules += more
@@ -118,8 +120,25 @@ def _guesses(
         ranks = [len(variable.shape)] if variable.shape is not None else sorted({rank for _, rank in by_kind})
         alike = [key for rank in ranks for key in by_kind[variable.dtype, rank] if is_like(variable, entries[key])]
         # Each variable has one vote for a rule, however many entries would do.
-        votes.update({rules for key in alike for rules in _between(keys[variable.name], key)})
+        near = _nearest(keys[variable.name], alike)
+        votes.update({rules for key in near for rules in _between(keys[variable.name], key)})
     return [rules for rules, _ in votes.most_common(_TRIED)]
+
+
+def _nearest(key: str, others: Sequence[str]) -> list[str]:
+    """Those that have most words in common with a key at the end, at the start, or anywhere."""
+    words = key.split("/")
+    scores = []
+    for other in others:
+        path = other.split("/")
+        scores.append((_common(words[::-1], path[::-1]), _common(words, path), len({*words} & {*path})))
+    best = [max(column) for column in zip(*scores, strict=True)]
+    pairs = zip(others, scores, strict=True)
+    return [o for o, score in pairs if any(s == b > 0 for s, b in zip(score, best, strict=True))][:_COMPARED]
+
+
+def _length(rules: Iterable[Rule]) -> int:
+    return sum(len(part) for rule in rules for part in rule)
 
 
 def _between(key: str, other: str) -> Iterator[tuple[Rule, ...]]:
@@ -128,9 +147,10 @@ def _between(key: str, other: str) -> Iterator[tuple[Rule, ...]]:
     tail = _common(ours[::-1], theirs[::-1])
     head = _common(ours, theirs)
     if tail:
-        yield from (
-            ((pattern, to),) for pattern, to in _at_start(ours[: len(ours) - tail], theirs[: len(theirs) - tail])
-        )
+        mine, its = ours[: len(ours) - tail], theirs[: len(theirs) - tail]
+        yield from ((rule,) for rule in _at_start(mine, its))
+        if not mine and tail > 1:  # perhaps only of the variables of one scope
+            yield from ((rule,) for rule in _at_start(ours[:1], [*its, ours[0]]))
     if head and head < max(len(ours), len(theirs)):
         yield (_at_end(ours[head:], theirs[head:]),)
     if not head and not tail:
@@ -142,8 +162,12 @@ def _between(key: str, other: str) -> Iterator[tuple[Rule, ...]]:
 
 def _common(ours: Sequence[str], theirs: Sequence[str]) -> int:
     """How many words two paths begin with together."""
-    pairs = zip(ours, theirs, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    count = 0
+    for ours_now, theirs_now in zip(ours, theirs, strict=False):
+        if ours_now != theirs_now:
+            break
+        count += 1
+    return count
 
 
 def _at_start(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[Rule]:

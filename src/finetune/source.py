@@ -163,8 +163,9 @@ def _fresh(source: Source, variable: Variable, seed: int) -> np.ndarray:
 
 
 def _check_finite(values: Mapping[str, np.ndarray], prefix: str) -> None:
-    # The floats of other libraries, bfloat16 among them, have a kind of their own.
-    counts = {n: int(np.sum(~np.isfinite(v))) for n, v in values.items() if v.dtype.kind not in "OSUbiu"}
+    # bfloat16 and its like are floats by name only: NumPy does not know them.
+    floats = {n: v for n, v in values.items() if v.dtype.kind in "fc" or "float" in v.dtype.name}
+    counts = {n: int(np.sum(~np.isfinite(v))) for n, v in floats.items()}
     bad = [f"'{name}' ({count} of {values[name].size} values)" for name, count in counts.items() if count]
     if bad:
         todo = "source.allow_nonfinite=true goes on with them"

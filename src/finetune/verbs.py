@@ -90,7 +90,9 @@ def table(found: Inspection) -> str:
     counts = Counter(v.status for v in found.variables)
     lines.append("variables: " + (", ".join(f"{n} {_counted(status, n)}" for status, n in counts.items()) or "none"))
     if found.averages:
-        lines.append(f"averages: {found.averages} variables have moving averages, source.weights=averages takes them")
+        lines.append(
+            f"averages: there are moving averages of {found.averages}, source.weights=averages starts from them"
+        )
     for status in ("missing", "other shape"):
         names = [v.name for v in found.variables if v.status == status]
         if names:
