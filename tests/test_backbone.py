@@ -207,8 +207,7 @@ def test_unfed_placeholders_are_named_with_dtype_and_shape():
     error = refusal(find_inputs, two_inputs(), "out:0", {}, [])
     assert error.where == "source.inputs"
     assert error.what == (
-        "cut 'out:0' needs the placeholders 'left:0' (float, ?×4×4×3), 'right:0' (int32, unknown shape), "
-        "which nothing feeds"
+        "cut 'out:0' needs 'left:0' (float, ?×4×4×3), 'right:0' (int32, unknown shape), which nothing feeds"
     )
     assert error.todo == "name them in source.inputs (field: tensor) or give them values in source.feeds"
 

@@ -58,6 +58,12 @@ def test_a_good_recipe_passes():
         ("stop_gradient", "fc7:0", "'fc7:0' is not true, false or a list of tensors"),
         ("stop_gradient", [1], "[1] is not true, false or a list of tensors"),
         ("stop_gradient", None, "None is not true, false or a list of tensors"),
+        ("source.weights", "average", "'average' is not one of saved, averages; did you mean averages"),
+        ("source.rename", ["a"], "source.rename[0]: 'a' is no pair of a regex and a replacement"),
+        ("source.rename", [["a", "b"], ["a", 1]], "source.rename[1]: ['a', 1] is no pair"),
+        ("source.rename", [["(a", "b"]], "source.rename[0]: '(a' is no regular expression"),
+        ("source.rename", [["a", "\\1"]], "source.rename[0]: '\\1' is no replacement for 'a'"),
+        ("source.allow_missing", ["a", "(b"], "source.allow_missing[1]: '(b' is no regular expression"),
         ("learn", ["conv5"], "learn[0]: 'conv5' is no pair of a regex and a rate"),
         ("learn", [["a", 1.0], ["(b", 1.0]], "learn[1]: '(b' is no regular expression"),
         ("learn", [["a", -0.1]], "learn[0]: the rate -0.1 is no number of 0 or more"),
@@ -78,6 +84,13 @@ def test_a_value_that_cannot_be_meant_is_refused(key, value, message):
 def test_stop_gradient_may_be_a_switch_or_tensors(value):
     recipe = good()
     recipe.stop_gradient = value
+    check(recipe)
+
+
+@pytest.mark.parametrize("rule", [["^a/", ""], ["(?i)A(b)|c", r"\g<1>"], ["$", "/x"]])
+def test_what_re_sub_takes_is_a_rule(rule):
+    recipe = good()
+    recipe.source.rename = [rule]
     check(recipe)
 
 

@@ -179,7 +179,7 @@ def test_an_input_ends_the_cut_for_its_own_output_alone():
 def test_a_node_that_is_not_in_the_file_is_named():
     error = refusal(cut, graph(node("relu", "Relu", "gone")), ["relu"])
     assert (error.where, error.todo) == ("gone", "is the .meta complete?")
-    assert error.what == "a node of the graph reads this, but it is not in the file"
+    assert error.what == "'relu' reads this, but it is not in the file"
 
 
 def test_a_deep_graph_is_no_deep_recursion():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.cut import cut
-from finetune.freeze import barriers, behind, decide, live_updates
+from finetune.freeze import barriers, behind, blocked, decide, live_updates
 from finetune.variables import Update, Variable, find_updates, find_variables
 from tests.graphs import cond_graph, fed, golden, graph, loop_graph, node, refusal, variable
 
@@ -59,6 +59,12 @@ def test_a_gradient_goes_round_a_barrier_by_another_way():
     assert reached("conv2:0", "conv1:0") == {"fc/w"}
 
 
+def test_a_variable_is_blocked_by_the_nearest_barrier_on_each_way():
+    ends = blocked(layers(), ["conv1:0", "conv2:0", "sum:0"])
+    assert {name: ends.get(name) for name in ALL} == {"conv1/w": ("conv1:0",), "conv2/w": ("conv2:0",), "fc/w": None}
+    assert blocked(layers(), ["conv2:0", "sum:0"])["conv1/w"] == ("conv2:0", "sum:0")
+
+
 def test_a_barrier_at_one_output_lets_the_others_pass():
     source = graph(variable("w", 4), node("split", "Split", "w"), node("out", "Add", "split", "split:1"))
     assert "w" in behind(source, "out:0", ["split:0"])
@@ -73,9 +79,10 @@ def test_gradients_reach_into_branches_and_loops():
 # ---- rules
 
 
-def fates(*learn, within=frozenset(ALL), extra=(), updates=(), live=frozenset()):
+def fates(*learn, within=frozenset(ALL), extra=(), updates=(), live=frozenset(), ends=("sum:0",)):
     names = [Variable(name, name, 1, (3,), True, False) for name in sorted(ALL)]
-    decided = decide([*names, *extra], learn, set(within), updates, set(live))
+    by_name = dict.fromkeys([*ALL, *(v.name for v in extra)], tuple(ends))
+    decided = decide([*names, *extra], learn, set(within), updates, set(live), by_name)
     return {f.variable.name: (f.rate, f.why) for f in decided}
 
 
@@ -85,8 +92,8 @@ def rates(*learn, **given):
 
 def test_without_rules_all_that_a_gradient_reaches_learns():
     assert fates(within={"fc/w"}) == {
-        "conv1/w": (0.0, "frozen: no gradient passes the barrier"),
-        "conv2/w": (0.0, "frozen: no gradient passes the barrier"),
+        "conv1/w": (0.0, "frozen: no gradient passes the barrier sum:0"),
+        "conv2/w": (0.0, "frozen: no gradient passes the barrier sum:0"),
         "fc/w": (1.0, "learns"),
     }
 
@@ -120,14 +127,20 @@ def test_a_rule_without_any_variable_is_refused():
 
 def test_a_rule_that_a_barrier_defeats_is_refused():
     error = refusal(fates, ["conv.*", 0.1], [".*", 1], within={"fc/w"})
-    assert error.what == "'conv.*' asks for rate 0.1, but no gradient reaches conv1/w, conv2/w"
+    assert error.what == "'conv.*' asks for rate 0.1, but no gradient reaches conv1/w, conv2/w past the barrier sum:0"
     assert error.todo == "set stop_gradient to false, or to a tensor below them"
+
+
+def test_a_variable_that_no_barrier_blocks_and_no_gradient_reaches_is_said_to_be_so():
+    assert fates(within={"fc/w"}, ends=())["conv1/w"] == (0.0, "frozen: no gradient reaches it")
+    error = refusal(fates, ["conv.*", 0.1], [".*", 1], within={"fc/w"}, ends=())
+    assert error.what == "'conv.*' asks for rate 0.1, but no gradient reaches conv1/w, conv2/w"
 
 
 def test_a_rule_that_reaches_some_of_its_variables_is_obeyed_there():
     decided = fates([".*", 1], within={"fc/w"})
     assert decided["fc/w"][0] == 1.0
-    assert decided["conv1/w"] == (0.0, "frozen: no gradient passes the barrier")
+    assert decided["conv1/w"] == (0.0, "frozen: no gradient passes the barrier sum:0")
 
 
 def test_a_rule_of_rate_zero_needs_no_gradient():
@@ -168,7 +181,7 @@ def statistics(*learn, live: bool):
 
 def test_statistics_learn_with_their_layer():
     assert statistics(live=True) == (1.0, "learns")
-    assert statistics(live=False) == (0.0, "frozen: no gradient passes the barrier")
+    assert statistics(live=False) == (0.0, "frozen: no gradient passes the barrier sum:0")
 
 
 def test_a_rule_may_freeze_the_statistics_of_a_layer_that_learns():

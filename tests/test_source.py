@@ -89,7 +89,7 @@ def test_a_cut_without_variables_is_refused():
 
 
 def test_a_variable_that_the_checkpoint_lacks_is_named_with_the_nearest_key(tmp_path):
-    error = refusal(read_source, pair(tmp_path, variable("sentence/biases", 5)), "out", {}, {})
+    error = refusal(read_source, pair(tmp_path, variable("sentence/biases", 5, 5)), "out", {}, {})
     assert (error.where, error.status) == (str(tmp_path / "model"), 3)
     assert error.what == "the checkpoint lacks sentence/biases: 1 of 1 variables below the cut"
     assert error.todo.startswith("did you mean sentence/bias")
@@ -128,7 +128,7 @@ def test_a_piece_of_something_else_is_refused(tmp_path, piece):
     saver.append(node("save/SaveV2", "SaveV2", "prefix", "save/names", "save/specs", "part_0"))
     error = refusal(read_source, pair(tmp_path, part, *saver), "out", {}, {})
     whole = piece.rpartition(" ")[0].replace(" ", "×")
-    assert error.what == f"variable 'part_0' is a piece of {whole} in the graph, 21×4 in the checkpoint"
+    assert error.what == f"variable 'part_0' is a piece of {whole} in the graph, 21×4 in the checkpoint, as 'embedding'"
 
 
 def test_a_part_of_the_checkpoint_that_is_cut_short_is_named(tmp_path):

@@ -64,9 +64,9 @@ def test_what_an_op_does_is_said(op, says):
     assert refusal(check_graph, source, ["Other"]).where == "bad"
 
 
-def test_all_refused_ops_are_counted():
+def test_all_refused_ops_are_named():
     source = graph(*(node(op, op) for op in ("ReadFile", "WriteFile", "PyFunc", "Abort", "Recv", "SaveV2")))
-    assert "2 more ops" in str(refusal(check_graph, source))
+    assert str(refusal(check_graph, source)).splitlines()[-1] == "  and Recv, SaveV2"
 
 
 def test_the_way_into_functions_is_shown():

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune import modes, specialize
 from finetune.branches import fold
 from finetune.cut import cut, place_of, width_at
-from finetune.errors import UserError
-from finetune.graph import Graph, attr, shape_of
+from finetune.errors import UserError, shortlist
+from finetune.graph import Graph, attr, data_inputs, shape_of
 from finetune.names import node_of, tensor_name
 from finetune.parameters import as_parameters
 from finetune.protos import DataType
@@ -127,28 +127,42 @@ def find_inputs(whole: Graph, at: str, given: Mapping[str, str], feeds: Iterable
     if not given and len(candidates) == 1:
         given = {candidates[0].name.rpartition("/")[2]: f"{candidates[0].name}:0"}
         candidates = []
-    if known:
-        lines = [f"source.feeds.{name}: {mode.eval!r}" for name, mode in known.items()]
-        needed = ", ".join(_described(n) for n in unfed if n.name in known)
-        raise UserError(
-            "source", "source.feeds", f"cut '{at}' needs {needed}, which nothing feeds", f"add {'; '.join(lines)}"
-        )
-    if candidates:
-        needed = ", ".join(_described(n) for n in candidates[:4])
-        what = f"cut '{at}' needs the placeholders {needed}" if len(candidates) > 1 else f"cut '{at}' needs {needed}"
-        todo = "name them in source.inputs (field: tensor) or give them values in source.feeds"
-        raise UserError("source", "source.inputs", f"{what}, which nothing feeds", todo)
+    if known or candidates:
+        raise _unfed(at, known, [n for n in unfed if n.name in known or n in candidates])
     reached = {name: tensor for name, tensor in given.items() if node_of(tensor) in below.nodes}
     if not reached:
-        raise UserError(
-            "source", "source.inputs", f"cut '{at}' depends on no input", "name the tensor that takes the data"
-        )
+        raise _without_input(at, below)
     for name, tensor in given.items():
         if name not in reached:
             raise UserError(
                 "source", f"source.inputs.{name}", f"cut '{at}' does not depend on '{tensor}'", "leave it out"
             )
     return dict(given)
+
+
+def _unfed(at: str, known: Mapping[str, modes.Mode], unfed: Sequence[Any]) -> UserError:
+    """The error for placeholders without a value: all of them, and what to do about each kind."""
+    what = f"cut '{at}' needs {shortlist([_described(n) for n in unfed], 4)}, which nothing feeds"
+    others = [f"{n.name}:0" for n in unfed if n.name not in known]
+    todo = [f"add {'; '.join(f'source.feeds.{name}: {mode.eval!r}' for name, mode in known.items())}"] if known else []
+    if others:
+        named = shortlist(others, 4) if known else "them"
+        todo.append(f"name {named} in source.inputs (field: tensor) or give them values in source.feeds")
+    return UserError("source", "source.inputs" if others else "source.feeds", what, ", and ".join(todo))
+
+
+def _without_input(at: str, below: Graph) -> UserError:
+    read = {tensor_name(r) for n in below.nodes.values() for r in data_inputs(n)}
+    bringing = {n.name for n in specialize.feeders(below)}
+    brought = [tensor for tensor in sorted(read) if node_of(tensor) in bringing]
+    if not brought:
+        todo = "name the tensor that takes the data"
+        return UserError("source", "source.inputs", f"cut '{at}' depends on no input", todo)
+    shown = [f"'{tensor}' ({below.nodes[node_of(tensor)].op})" for tensor in brought]
+    what = f"cut '{at}' gets its data from {shortlist(shown, 4)}, not from a placeholder"
+    return UserError(
+        "source", "source.inputs", what, f"name that tensor, e.g. 'source.inputs={{images: \"{brought[0]}\"}}'"
+    )
 
 
 def _described(node: Any) -> str:

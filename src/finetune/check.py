@@ -15,6 +15,7 @@ DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
+WEIGHTS = ("saved", "averages")
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -47,7 +48,10 @@ def check(recipe: Recipe) -> None:
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
+    _one_of("source.weights", recipe.source.weights, WEIGHTS)
     _trust(recipe.source.trust)
+    _rename(recipe.source.rename)
+    _allow_missing(recipe.source.allow_missing)
     _scope(recipe.head.name)
     _stop_gradient(recipe.stop_gradient)
     _learn(recipe.learn)
@@ -133,13 +137,36 @@ def _learn(rules: list[Any]) -> None:
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UserError("recipe", where, f"{rule!r} is no pair of a regex and a rate", 'e.g. ["conv5/.*", 0.1]')
         pattern, rate = rule
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UserError("recipe", where, f"'{pattern}' is no regular expression: {error}") from None
+        _regex(where, pattern)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate >= 0):
             what = f"the rate {rate!r} is no number of 0 or more"
             raise UserError("recipe", where, what, "it multiplies train.learning_rate")
+
+
+def _rename(rules: list[Any]) -> None:
+    for number, rule in enumerate(rules):
+        where = f"source.rename[{number}]"
+        if not (isinstance(rule, list) and len(rule) == 2 and all(isinstance(part, str) for part in rule)):
+            what = f"{rule!r} is no pair of a regex and a replacement"
+            raise UserError("recipe", where, what, """e.g. ["^model/", ""]""")
+        _regex(where, rule[0])
+        try:
+            # The empty alternative matches, so that the replacement is read.
+            re.sub(f"{rule[0]}|", rule[1], "")
+        except (re.error, IndexError) as error:
+            raise UserError("recipe", where, f"'{rule[1]}' is no replacement for '{rule[0]}': {error}") from None
+
+
+def _allow_missing(patterns: list[str]) -> None:
+    for number, pattern in enumerate(patterns):
+        _regex(f"source.allow_missing[{number}]", pattern)
+
+
+def _regex(where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError("recipe", where, f"'{pattern}' is no regular expression: {error}") from None
 
 
 def _image_size(size: list[int] | None) -> None:

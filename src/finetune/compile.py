@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import control_flow_util
 
 from finetune.backbone import Backbone
 from finetune.bodies import renamed
 from finetune.errors import UserError
-from finetune.graph import to_meta
+from finetune.graph import Graph, to_meta
 from finetune.names import node_of
 from finetune.protos import GraphDef
 from finetune.randomness import SEED
@@ -67,8 +68,29 @@ def control_flow_v1() -> Iterator[None]:
         control_flow_util.ENABLE_CONTROL_FLOW_V2 = before
 
 
+def check_attributes(graph: Graph) -> None:
+    """Refuses attributes that this TensorFlow does not know, unless they have the default of the writer's TensorFlow.
+
+    `import_meta_graph` drops them all and says nothing; what does not have its default changes what is computed.
+
+    Raises:
+      UserError: naming the node and the attribute.
+    """
+    stripped = graph.stripped_ops.op if graph.stripped_ops is not None else ()
+    defaults = {op.name: {a.name: a.default_value for a in op.attr if a.HasField("default_value")} for op in stripped}
+    for node in graph.nodes.values():
+        definition = op_def_registry.get(node.op)
+        known = node.attr.keys() if definition is None else {a.name for a in definition.attr}
+        for key in sorted(k for k in node.attr.keys() - known if not k.startswith("_")):
+            if node.attr[key] != defaults.get(node.op, {}).get(key):
+                value = " ".join(str(node.attr[key]).split())
+                what = f"{node.op} has the attribute '{key}' ({value}), which TensorFlow {tf.version.VERSION} has not"
+                raise UserError("source", node.name, what, "use a newer TensorFlow, or cut below this node")
+
+
 def import_graph(backbone: Backbone) -> Any:
     """Imports into the current plain graph; gives the tensor at the cut, its shape as known as it can be."""
+    check_attributes(backbone.graph)
     try:
         tf.compat.v1.train.import_meta_graph(to_meta(backbone.graph))
     except (ValueError, tf.errors.OpError, KeyError) as error:
@@ -212,6 +234,11 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
         try:
             return dict(zip(wanted, function(*(values[name] for name in names)), strict=True))
         except tf.errors.InvalidArgumentError as error:
+            if lacking := re.search(
+                r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
+            ):
+                what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
+                raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
             what = f"the graph cannot compute with this batch: {_reason(error)}"
             raise UserError(
                 "data", "source.inputs", what, "compare the shapes of the examples with the inputs"

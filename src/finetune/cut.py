@@ -14,6 +14,7 @@ from finetune.names import did_you_mean, is_control, node_of, port_of, tensor_na
 from finetune.protos import ControlFlowContextDef
 
 _FRAME_OPS = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "LoopCond", "NextIteration"}
+_DAMAGED = "is the .meta complete?"
 _TENSOR = re.compile(r"[^^:]+(:[0-9]+)?")
 
 
@@ -57,9 +58,11 @@ def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Gra
     bare: set[str] = set()  # of those kept, the ones whose own inputs are not needed
 
     def add(refs: Iterable[str]) -> None:
-        stack = list(refs)
+        stack = [(ref, "the cut") for ref in refs]
         while stack:
-            ref = stack.pop()
+            ref, reader = stack.pop()
+            if not _TENSOR.fullmatch(ref.removeprefix("^")):
+                raise UserError("source", reader, f"reads '{ref}', which is no tensor name", _DAMAGED)
             name = node_of(ref)
             # Another output of the same node may be needed and not be an input.
             stops_here = name in stopping if is_control(ref) else tensor_name(ref) in stops
@@ -67,19 +70,14 @@ def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Gra
                 continue
             node = graph.nodes.get(name)
             if node is None:
-                raise UserError(
-                    "source",
-                    name,
-                    "a node of the graph reads this, but it is not in the file",
-                    "is the .meta complete?",
-                )
+                raise UserError("source", name, f"'{reader}' reads this, but it is not in the file", _DAMAGED)
             if stops_here:
                 kept[name] = _without_inputs(node)
                 bare.add(name)
                 continue
             kept[name] = _without_order(graph, node)
             bare.discard(name)
-            stack.extend(kept[name].input)
+            stack.extend((r, name) for r in kept[name].input)
 
     add(outputs)
     conds, whiles = all_contexts(graph)

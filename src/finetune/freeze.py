@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from finetune.cut import find_tensor
@@ -13,15 +14,22 @@ from finetune.graph import Graph, data_inputs
 from finetune.names import input_ref, node_of
 from finetune.variables import Update, Variable
 
+UNREACHED = "frozen: no gradient reaches it"
+
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of one variable of the source: `rate` 0 means frozen, and `why` says by what."""
+    """What becomes of one variable of the source: `rate` 0 means frozen, and `why` says by what.
+
+    `rule` is the regex that decided; if the variable then cannot learn, that is an error. `barriers` are the tensors
+    at which its gradient ends.
+    """
 
     variable: Variable
     rate: float
     why: str
-    asked: bool = False  # a rule names it: if it cannot learn, that is an error
+    rule: str | None = None
+    barriers: tuple[str, ...] = ()
 
 
 def barriers(graph: Graph, at: str, stop_gradient: bool | list[str]) -> list[str]:
@@ -37,9 +45,27 @@ def barriers(graph: Graph, at: str, stop_gradient: bool | list[str]) -> list[str
 
 def behind(below: Graph, at: str, stops: Sequence[str]) -> set[str]:
     """The nodes that a gradient from the cut can reach when it passes through none of `stops`."""
-    closed = {ref for stop in stops for ref in (stop, input_ref(stop))}
+    closed = _refs(stops)
+    return set() if at in closed else _upwards(below, at, closed)
+
+
+def blocked(below: Graph, stops: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """For each node, the barriers at which a gradient on its way there ends: the nearest one on every way."""
+    found: dict[str, tuple[str, ...]] = {}
+    for stop in stops:
+        for name in _upwards(below, stop, _refs(stops)) if node_of(stop) in below.nodes else ():
+            found[name] = (*found.get(name, ()), stop)
+    return found
+
+
+def _refs(stops: Sequence[str]) -> set[str]:
+    return {ref for stop in stops for ref in (stop, input_ref(stop))}
+
+
+def _upwards(below: Graph, at: str, closed: set[str]) -> set[str]:
+    """The nodes that a gradient from a tensor can reach."""
     reached: set[str] = set()
-    stack = [] if at in closed else [node_of(at)]
+    stack = [node_of(at)]
     while stack:
         name = stack.pop()
         if name not in reached:
@@ -60,6 +86,7 @@ def decide(
     reached: set[str],
     updates: Sequence[Update],
     live: set[str],
+    ends: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> list[Fate]:
     """The fate of every variable below the cut.
 
@@ -68,6 +95,7 @@ def decide(
       reached: the nodes that a gradient reaches.
       updates: the source's own assignments to its variables.
       live: those of the updated variables whose layer a gradient reaches.
+      ends: the barriers at which the gradient of a variable ends, by name.
 
     Raises:
       UserError: a rule that matches nothing, a rule that a barrier defeats, a variable that no rule covers.
@@ -83,7 +111,7 @@ def decide(
         can = variable.name in live if variable.name in updated else variable.trainable and variable.name in reached
         if rule is None and rules and can and variable.trainable:
             uncovered.append(variable.name)
-        fate = _fate(variable, rule, bool(rules), can, variable.name in updated)
+        fate = _fate(variable, rule, bool(rules), can, variable.name in updated, ends.get(variable.name, ()))
         fates.append(fate)
         if place is not None:
             matched[place].append(fate)
@@ -99,16 +127,25 @@ def decide(
     return fates
 
 
-def _fate(variable: Variable, rule: tuple[str, float] | None, has_rules: bool, can: bool, is_updated: bool) -> Fate:
+def _fate(
+    variable: Variable,
+    rule: tuple[str, float] | None,
+    has_rules: bool,
+    can: bool,
+    is_updated: bool,
+    ends: tuple[str, ...],
+) -> Fate:
     if not can:
+        if (variable.trainable or is_updated) and ends:
+            return Fate(variable, 0.0, f"frozen: no gradient passes the barrier {shortlist(list(ends))}", barriers=ends)
         if variable.trainable or is_updated:
-            return Fate(variable, 0.0, "frozen: no gradient passes the barrier")
+            return Fate(variable, 0.0, UNREACHED)
         return Fate(variable, 0.0, "frozen: the source does not train it")
     if rule is None:
         rate = 0.0 if has_rules else 1.0
         return Fate(variable, rate, "frozen: no rule names it" if has_rules else "learns")
     pattern, rate = rule
-    return Fate(variable, rate, f"{'learns' if rate else 'frozen'}: rule {pattern!r}", asked=True)
+    return Fate(variable, rate, f"{'learns' if rate else 'frozen'}: rule {pattern!r}", rule=pattern)
 
 
 def _check_rule(pattern: str, rate: float, fates: list[Fate], variables: list[Variable]) -> None:
@@ -121,11 +158,13 @@ def _check_rule(pattern: str, rate: float, fates: list[Fate], variables: list[Va
             f"a rule matches a whole name, such as {example}",
         )
     if rate and fates and not any(f.rate for f in fates):
-        blocked = shortlist([f.variable.name for f in fates])
+        names = shortlist([f.variable.name for f in fates])
+        ends = list(dict.fromkeys(barrier for f in fates for barrier in f.barriers))
+        past = f" past the barrier {shortlist(ends)}" if ends else ""
         raise UserError(
             "recipe",
             "learn",
-            f"{pattern!r} asks for rate {rate:g}, but no gradient reaches {blocked}",
+            f"{pattern!r} asks for rate {rate:g}, but no gradient reaches {names}{past}",
             "set stop_gradient to false, or to a tensor below them",
         )
 
@@ -137,10 +176,11 @@ def live_updates(whole: Graph, below: Graph, updates: Iterable[Update], reached:
     placeholders are not among them, for layers share them.
     """
     computed = {n for n in reached if not below.nodes[n].op.startswith(("Const", "Placeholder"))}
-    return {u.variable for u in updates if computed & _attached(whole, below, u)}
+    return {u.variable for u in updates if computed & attached(whole, below, u)}
 
 
-def _attached(whole: Graph, below: Graph, update: Update) -> set[str]:
+def attached(whole: Graph, below: Graph, update: Update) -> set[str]:
+    """The nodes below the cut that an assigned value is made of, the nearest ones."""
     found: set[str] = set()
     seen: set[str] = set()
     stack = [node_of(r) for r in whole.nodes[update.node].input]

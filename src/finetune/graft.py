@@ -64,7 +64,7 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
     joined = Graft(head.name, shapes, partial(heads.flatten, how=flattening.how), apply)
     rates = {**phases.rates(), **{name: 1.0 for name in joined.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
-    asked = {fate.variable.name: fate.asked for fate in phases.fates}
+    asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
     step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
     return Model(
         graft=joined,

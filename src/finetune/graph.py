@@ -106,6 +106,32 @@ def consumers(nodes: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def circle_in(reads: Mapping[str, set[str]]) -> list[str]:
+    """A way from a name back to itself, as what each name reads says; empty if there is none.
+
+    >>> circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+    ['b', 'c', 'b']
+    """
+    left = {name: set(those) & reads.keys() for name, those in reads.items()}
+    readers: dict[str, list[str]] = {}
+    for name, those in left.items():
+        for other in those:
+            readers.setdefault(other, []).append(name)
+    ending = [name for name, those in left.items() if not those]
+    for name in ending:  # it grows while it is gone through
+        for reader in readers.get(name, ()):
+            left[reader].discard(name)
+            if not left[reader]:
+                ending.append(reader)
+    endless = [name for name, those in left.items() if those]
+    if not endless:
+        return []
+    way = [endless[0]]
+    while (following := min(left[way[-1]])) not in way:
+        way.append(following)
+    return [*way[way.index(following) :], following]
+
+
 _NO_VALUE = AttrValue()
 
 

@@ -6,7 +6,6 @@ built from plain ops, once with placeholders for the engine and once with variab
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.errors import UserError
+from finetune.initial import fresh
 
+FLOAT = 1  # DataType of types.proto
 POOLS: dict[str, Callable[..., Any]] = {"avg": tf.reduce_mean, "max": tf.reduce_max}
 
 
@@ -97,17 +98,5 @@ HEADS = {"linear": (linear_variables, linear)}
 
 
 def initial_values(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Where a head starts: Glorot uniform matrices, zero biases.
-
-    Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks": the bound
-    keeps the logits of unit-variance features at unit variance.
-    """
-    values = {}
-    for name, shape in shapes.items():
-        if len(shape) < 2:
-            values[name] = np.zeros(shape, np.float32)
-            continue
-        bound = np.sqrt(6.0 / (shape[-2] + shape[-1]))
-        draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        values[name] = draw.uniform(-bound, bound, shape).astype(np.float32)
-    return values
+    """Where a head starts: Glorot uniform matrices, zero biases."""
+    return {name: fresh(name, shape, FLOAT, seed) for name, shape in shapes.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import candidates, constants, metagraph, modes, variables, weights
+from finetune import candidates, constants, metagraph, modes, settle, variables, weights
 from finetune.candidates import Flow
 from finetune.cut import cut
 from finetune.errors import UserError
@@ -21,16 +21,9 @@ from finetune.metagraph import Pair
 from finetune.names import node_of, tensor_name
 from finetune.protos import DataType
 from finetune.slices import piece_shape_of
-from finetune.specialize import dtype_and_shape, open_placeholders
-from finetune.variables import Variable
+from finetune.specialize import FEEDERS, dtype_and_shape, feeders, open_placeholders
+from finetune.variables import AVERAGE, SLOT, Variable
 
-# What brings data into a graph that has no placeholder for it.
-_FEEDERS = re.compile(r"IteratorGetNext(Sync)?|Queue\w*Dequeue\w*(V2)?|QueueDequeue\w*|Unstage|ReaderRead\w*")
-_SLOT = re.compile(
-    r"/(Adam|AdamW|AdaMax|Nadam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|AMSGrad|vhat|LAMB|LARS\w*)\w*?(_\d+)?$"
-    r"|(^|/)beta[12]_power(_\d+)?$|/Optimizer\w*/|^training/"
-)
-_SHADOW = re.compile(r"/(ExponentialMovingAverage|EMA)(_\d+)?$")
 _SETS_SLOTS = re.compile(r"(Resource)?(Sparse)?Apply.*")
 
 
@@ -93,6 +86,7 @@ class Inspection:
     feeds: Sequence[Feed]
     cuts: Sequence[Cut]
     variables: Sequence[Held]
+    averages: int  # variables of which the checkpoint has a moving average too
 
     @property
     def batch_size(self) -> int | None:
@@ -123,9 +117,10 @@ def inspect(path: str) -> Inspection:
         below = candidates.below(flow, tensor)
         parameters = sum(sizes[v] for v in flow.variables & below)
         cuts.append(Cut(**vars(_described(graph, tensor)), parameters=parameters))
+    averages = len(settle.averages_of(found, {v.name: v.key for v in found}, entries))
     inputs, feeds, needed = _fed(graph, flow, cuts[0].tensor) if cuts else ([], [], 0)
     return Inspection(
-        pair, metagraph.producer(meta), len(graph.nodes), len(graph.nodes) - needed, inputs, feeds, cuts, held
+        pair, metagraph.producer(meta), len(graph.nodes), len(graph.nodes) - needed, inputs, feeds, cuts, held, averages
     )
 
 
@@ -133,7 +128,7 @@ def _flow(graph: Graph, learned: Sequence[str]) -> Flow:
     """What depends on what; the data comes from placeholders or queues, or failing those lies in the graph itself."""
     opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
     sources = [n.name for n in opened if _described(graph, f"{n.name}:0").shape != ()]
-    sources += [n.name for n in graph.nodes.values() if _FEEDERS.fullmatch(n.op)]
+    sources += [n.name for n in feeders(graph)]
     flow = candidates.flow_of(graph, learned, sources)
     if any(flow.is_layer(name) for name in flow.mixed) or (flow.mixed and not learned):
         return flow
@@ -167,7 +162,7 @@ def _fed(graph: Graph, flow: Flow, at: str) -> tuple[list[Tensor], list[Feed], i
             inputs.append(tensor)
     fed = {t.tensor for t in (*inputs, *feeds)}
     read = {tensor_name(r) for n in below.nodes.values() for r in data_inputs(n)}
-    brought = [t for t in sorted(read) if _FEEDERS.fullmatch(graph.nodes[node_of(t)].op)]
+    brought = [t for t in sorted(read) if FEEDERS.fullmatch(graph.nodes[node_of(t)].op)]
     inputs += [_described(graph, t) for t in brought]
     if not inputs or not all(_is_numeric(t) for t in inputs):
         inputs = _first_numbers(graph, flow, below)
@@ -224,7 +219,7 @@ def _is_numeric(tensor: Tensor) -> bool:
 
 def _slots(graph: Graph, found: Iterable[Variable]) -> set[str]:
     """The variables that an optimizer keeps for itself."""
-    slots = {v.name for v in found if _SLOT.search(v.name)}
+    slots = {v.name for v in found if SLOT.search(v.name)}
     known = {v.name for v in found}
     for node in graph.nodes.values():
         if _SETS_SLOTS.fullmatch(node.op):
@@ -245,7 +240,7 @@ def _held(variable: Variable, entries: Mapping[str, Entry], slots: set[str]) -> 
     status = "found"
     if variable.name in slots:
         status = "optimizer slot"
-    elif _SHADOW.search(variable.name):
+    elif AVERAGE.search(variable.name):
         status = "EMA shadow"
     elif entry is None:
         status = "missing"

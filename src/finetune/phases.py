@@ -45,7 +45,9 @@ def make_phases(source: Source, stop_gradient: bool | list[str], learn: Sequence
     barriers = freeze.barriers(source.below, source.cut, stop_gradient)
     reached = freeze.behind(source.below, source.cut, barriers)
     live = freeze.live_updates(source.whole, source.below, source.updates, reached)
-    fates = freeze.decide(source.variables, learn, reached, source.updates, live)
+    fates = freeze.decide(
+        source.variables, learn, reached, source.updates, live, freeze.blocked(source.below, barriers)
+    )
     learning = {f.variable.name for f in fates if f.rate}
     feeds = {**source.feeds, **default_feeds(source.below, source.feeds, learns=bool(learning))}
     updates = [u for u in source.updates if u.variable in learning]

@@ -11,6 +11,7 @@ from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
 from finetune.phases import Phases, make_phases
 from finetune.recipe import Recipe
+from finetune.settle import Wishes
 from finetune.source import Source, read_source, resized
 from finetune.synthetic import synthetic
 
@@ -39,8 +40,9 @@ def make_plan(recipe: Recipe) -> Plan:
       UserError: anything that does not fit.
     """
     asked = recipe.source
+    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
+    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout)
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
-    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, asked.dropout)
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)

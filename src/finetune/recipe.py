@@ -20,6 +20,12 @@ class Source:
     inputs: dict[str, str] = field(default_factory=dict)  # data field -> tensor; {} finds a single input itself
     feeds: dict[str, Any] = field(default_factory=dict)  # tensor -> value, or tensor -> {train: v, eval: v}
     dropout: bool = True  # false switches off dropout that is baked into the source, in training too
+    # [regex, replacement] pairs: what `re.sub` makes of a variable's name in the graph (or of the key that the graph's
+    # own Saver has for it), one pair after the other, is its key in the checkpoint.
+    rename: list[Any] = field(default_factory=list)
+    weights: str = "saved"  # averages: variables start from their exponential moving averages, as far as there are any
+    allow_missing: list[str] = field(default_factory=list)  # regexes of whole names that the checkpoint may lack
+    allow_nonfinite: bool = False  # go on where weights are NaN or Inf
     trust: Any = False  # a list of ops opens those that finetune refuses; true opens every op
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import metagraph
+from finetune import freeze, metagraph
 from finetune.backbone import Backbone
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
@@ -213,7 +213,6 @@ def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> st
 def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) -> list[str]:
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
-    found = sum(math.prod(shape) for shape in source.shapes.values())
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
     rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.phases.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
@@ -226,14 +225,14 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         f"source: {source.pair.meta.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
         *([_where_weights_lie(source)] if source.pair.is_one_file else []),
-        f"weights: {len(source.variables)} of {len(source.variables)} variables found, {found:,} values; "
-        f"{source.unused_keys} other tensors of the checkpoint are not needed",
+        *_weights(source),
         f"cut: {source.cut}, {model.said}",
         *([f"feeds: {', '.join(feeds)}"] if feeds else []),
         *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
         *([_random(plan.phases.evaluation)] if plan.phases.evaluation.draws else []),
         "variables:",
         *variable_table(rows),
+        *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
     ]
 
@@ -249,10 +248,56 @@ def _where_weights_lie(source: Source) -> str:
     return f"no checkpoint lies beside {source.pair.meta.name}: the weights are the constants that variables start from"
 
 
+def _weights(source: Source) -> list[str]:
+    """Where the variables start from."""
+    start, all_of_them = source.start, len(source.variables)
+    count = sum(math.prod(start.shapes[name]) for name in start.keys)
+    lines = [
+        f"weights: {len(start.keys)} of {all_of_them} variables found, {count:,} values; "
+        f"{source.unused_keys} other tensors of the checkpoint are not needed"
+    ]
+    if start.averaged:
+        lines.append(f"averages: {len(start.averaged)} of {all_of_them} variables start from their moving averages")
+    if start.missing:
+        anew = [f"{name} ({source.first_value(name)})" for name in start.missing]
+        lines.append(f"missing: the checkpoint lacks {shortlist(anew)}, as source.allow_missing allows")
+    return lines
+
+
 def _told(fate: Fate, model: Model) -> str:
-    if fate.rate and fate.variable.name not in {*model.rates, *model.updated}:
-        return "frozen: no gradient reaches it"
+    if _rate(fate, model) != fate.rate:
+        return freeze.UNREACHED
     return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:g}"
+
+
+def _rate(fate: Fate, model: Model) -> float:
+    return fate.rate if fate.variable.name in {*model.rates, *model.updated} else 0.0
+
+
+def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
+    """The table of variables for programs.
+
+    `variables` has, by name: shape; `key` in the checkpoint, None where it lacks the variable; `start`; the `rate` at
+    which it learns, 0 for frozen; and what decided that: `rule`, `barriers`, and `why` in words.
+    """
+    start = plan.source.start
+    below = {
+        fate.variable.name: {
+            "shape": start.shapes[fate.variable.name],
+            "key": start.keys.get(fate.variable.name),
+            "start": plan.source.first_value(fate.variable.name),
+            "rate": _rate(fate, model),
+            "rule": fate.rule,
+            "barriers": fate.barriers,
+            "why": _told(fate, model),
+        }
+        for fate in plan.phases.fates
+    }
+    new = {
+        name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
+        for name, shape in model.graft.variables.items()
+    }
+    return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
 
 
 def _shown(value: Any) -> str:

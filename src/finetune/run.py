@@ -34,7 +34,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
-    from finetune import batches, export, report
+    from finetune import batches, doubts, export, report
     from finetune.evaluate import Evaluation, evaluate
     from finetune.graft import graft, pair_graph
     from finetune.heads import initial_values
@@ -43,7 +43,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.train import Actions, Clock, loop, make_step
 
     # ---- Graft: source and head become pure functions of inputs and variables.
-    pretrained = read_values(source)
+    pretrained = read_values(source, recipe.run.seed, recipe.source.allow_nonfinite)
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
@@ -62,11 +62,16 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
-    record = folder.record or run_folder.provenance(plan, recipe.run.seed, overrides)
+    record = folder.record or {
+        **run_folder.provenance(plan, recipe.run.seed, overrides),
+        **report.variable_record(plan, model),
+    }
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     for line in [*report.opening(plan, model, saved, started), *sized]:
+        tell.line(line)
+    for line in doubts.warnings(source, plan.phases.evaluation, pretrained):
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -114,7 +119,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     check_frozen(written, certificate)
     final = held_out_now() if len(plan.held_out) else None
     result = report.result(plan, final, folder.path)
-    tell.line(f"frozen: {len(state.frozen)} variables in the pair are bit-identical to the source")
+    proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
+    tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
     metrics = {} if final is None else final.metrics()

@@ -8,14 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from finetune import backbone, constants, cut, functions, graph, metagraph, sizes, specialize, trust, variables, weights
+from finetune import (
+    backbone,
+    constants,
+    cut,
+    functions,
+    graph,
+    initial,
+    metagraph,
+    settle,
+    sizes,
+    soundness,
+    specialize,
+    trust,
+    variables,
+    weights,
+)
 from finetune.dropout import without_dropout
 from finetune.errors import UserError, shortlist
 from finetune.graph import Graph
 from finetune.metagraph import Pair
-from finetune.names import did_you_mean, node_of
-from finetune.protos import DataType
-from finetune.slices import index_of, piece_shape_of
+from finetune.names import node_of
+from finetune.settle import AS_SAVED, Settled, Wishes
+from finetune.slices import index_of
 from finetune.specialize import dtype_and_shape
 from finetune.tables import Table, find_tables
 from finetune.variables import Update, Variable
@@ -28,10 +43,11 @@ class Source:
     """A pair with a cut.
 
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
-    `whole` that the cut needs; `variables` and `updates` are those in it. `shapes` come from the checkpoint.
-    `bypassed` are the nodes that would write to the terminal and are passed over. `batch_size` is the number of
-    examples that it takes at once, None if any. Where sizes were changed, `fixed` is the source before its batch size
-    was, and `image_size` the height and width that it was written for.
+    `whole` that the cut needs; `variables` and `updates` are those in it, and `start` is where the variables
+    start from. `above` are the names of the file's other variables, those that the source trains first. `bypassed` are
+    the nodes that would write to the terminal and are passed over. `batch_size` is the number of examples that it takes
+    at once, None if any. Where sizes were changed, `fixed` is the source before its batch size was, and `image_size`
+    the height and width that it was written for.
     """
 
     pair: Pair
@@ -42,7 +58,8 @@ class Source:
     inputs: Mapping[str, str]
     feeds: Mapping[str, Any]
     variables: tuple[Variable, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    above: tuple[str, ...]
+    start: Settled
     updates: tuple[Update, ...]
     tables: tuple[Table, ...]
     unused_keys: int
@@ -64,8 +81,24 @@ class Source:
         """Whether it takes other sizes than those that it was written for."""
         return self.fixed is not None or self.image_size is not None
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every variable below the cut."""
+        return self.start.shapes
+
+    def first_value(self, name: str) -> str:
+        """What a variable below the cut starts from, in words."""
+        if name in self.start.averaged:
+            return "moving average"
+        if name in self.start.keys:
+            return "checkpoint"
+        if self.start.missing[name] is not None:
+            return "its initialiser's constant"
+        dtype = next(v.dtype for v in self.variables if v.name == name)
+        return "Glorot uniform" if initial.is_drawn(self.start.shapes[name], dtype) else "zeros"
+
     def pieces(self) -> dict[str, tuple[str, str]]:
-        """Slices of partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice)."""
+        """Slices of partitioned variables: name -> (key, the Saver's text for the slice)."""
         return {v.name: (v.key, v.piece) for v in self.variables if v.piece}
 
 
@@ -75,6 +108,7 @@ def read_source(
     inputs: Mapping[str, str],
     feeds: Mapping[str, Any],
     trusted: bool | Sequence[str] = False,
+    wishes: Wishes = AS_SAVED,
     dropout: bool = True,
 ) -> Source:
     """Reads a pair and settles it with the recipe and with its checkpoint.
@@ -95,11 +129,16 @@ def read_source(
     stops = [*inputs.values(), *feeds]
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
-    trust.check_graph(_imported(whole, [at, *(u.node for u in updates)], stops), trusted)
-    found = variables.find_variables(meta, below, own_names=pair.is_one_file)
+    imported = _imported(whole, [at, *(u.node for u in updates)], stops)
+    soundness.check_sound(meta, imported)
+    trust.check_graph(imported, trusted)
+    everything = variables.find_variables(meta, whole, own_names=pair.is_one_file)
+    found = [v for v in everything if v.name in below.nodes]
     entries = weights.read_index(pair.prefix)
-    shapes = _settle(found, entries, pair)
-    weights.check_data(pair.prefix, {v.key: entries[v.key] for v in found})
+    if pair.is_one_file and (lacking := [v.name for v in found if v.key not in entries]):
+        raise constants.lacking(pair, lacking)
+    start = settle.settle(meta, whole, found, entries, pair.prefix, wishes)
+    weights.check_data(pair.prefix, {key: entries[key] for key in start.keys.values()})
     return Source(
         pair=pair,
         meta=meta,
@@ -109,10 +148,11 @@ def read_source(
         inputs=inputs,
         feeds=feeds,
         variables=tuple(found),
-        shapes=shapes,
+        above=tuple(v.name for v in sorted(everything, key=lambda v: not v.trainable) if v.name not in below.nodes),
+        start=start,
         updates=tuple(updates),
         tables=tuple(find_tables(whole, below)),
-        unused_keys=len(entries.keys() - {v.key for v in found}),
+        unused_keys=len(entries.keys() - start.keys.values()),
         bypassed=tuple(specialize.bypassed(loud, below)),
         batch_size=sizes.baked_batch(whole, at, inputs.values()),
     )
@@ -150,55 +190,36 @@ def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Gra
     return cut.cut(kept, outputs)  # once more: a queue whose output was the input is not needed any longer
 
 
-def _settle(found: Sequence[Variable], entries: Mapping[str, Any], pair: Pair) -> dict[str, tuple[int, ...]]:
-    """The shape of every variable in the checkpoint; nothing is ever half loaded."""
-    if not found:
-        raise UserError("source", "cut", "there is no variable below the cut", "choose a cut further up")
-    prefix = pair.prefix
-    missing = [v for v in found if v.key not in entries]
-    if missing and pair.is_one_file:
-        raise constants.lacking(pair, [v.name for v in missing])
-    if missing:
-        first = missing[0]
-        todo = did_you_mean(first.key, entries) or "is this the checkpoint of this graph?"
-        lacking = shortlist([v.key for v in missing])
-        what = f"the checkpoint lacks {lacking}: {len(missing)} of {len(found)} variables below the cut"
-        raise UserError("source", prefix, what, todo)
-    shapes = {}
-    for variable in found:
-        entry = entries[variable.key]
-        whole = variable.piece.split(" ")[:-1]
-        if variable.piece and whole != [str(n) for n in entry.shape]:
-            sizes = ("×".join(whole), _shown(entry.shape))
-            what = f"variable '{variable.name}' is a piece of {sizes[0]} in the graph, {sizes[1]} in the checkpoint"
-            raise UserError("source", prefix, what, "are .meta and checkpoint of the same model?")
-        shape = piece_shape_of(variable.piece, entry.shape) if variable.piece else entry.shape
-        if not _fits(variable.shape, shape):
-            sizes = (_shown(variable.shape), _shown(shape))
-            what = f"variable '{variable.name}' is {sizes[0]} in the graph, {sizes[1]} in the checkpoint"
-            raise UserError("source", prefix, what, "are .meta and checkpoint of the same model?")
-        if entry.dtype != variable.dtype:
-            kinds = [DataType.Name(d)[3:].lower() for d in (variable.dtype, entry.dtype)]
-            what = f"variable '{variable.name}' is {kinds[0]} in the graph, {kinds[1]} in the checkpoint"
-            raise UserError("source", prefix, what, "are .meta and checkpoint of the same model?")
-        shapes[variable.name] = tuple(shape)
-    return shapes
+def read_values(source: Source, seed: int = 0, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
+    """The value of every variable below the cut, by name; `seed` is for those that start anew.
+
+    Raises:
+      UserError: a value of the checkpoint is NaN or Inf.
+    """
+    keys = source.start.keys
+    stored = weights.read_tensors(source.pair.prefix, sorted(set(keys.values())))
+    if not allow_nonfinite:
+        _check_finite(stored, source.pair.prefix)
+    return {
+        v.name: of_piece(stored[keys[v.name]], v.piece) if v.name in keys else _fresh(source, v, seed)
+        for v in source.variables
+    }
 
 
-def _fits(declared: Sequence[int | None] | None, shape: Sequence[int]) -> bool:
-    if declared is None:
-        return True
-    return len(declared) == len(shape) and all(d is None or d == s for d, s in zip(declared, shape, strict=True))
+def _fresh(source: Source, variable: Variable, seed: int) -> np.ndarray:
+    stated = source.start.missing[variable.name]
+    shape = source.start.shapes[variable.name]
+    return initial.fresh(variable.name, shape, variable.dtype, seed) if stated is None else stated
 
 
-def _shown(shape: Sequence[int | None] | None) -> str:
-    return "×".join("?" if n is None else str(n) for n in shape or ()) or "a scalar"
-
-
-def read_values(source: Source) -> dict[str, np.ndarray]:
-    """The value of every variable below the cut, by name."""
-    stored = weights.read_tensors(source.pair.prefix, sorted({v.key for v in source.variables}))
-    return {v.name: of_piece(stored[v.key], v.piece) for v in source.variables}
+def _check_finite(values: Mapping[str, np.ndarray], prefix: str) -> None:
+    # bfloat16 and its like are floats by name only: NumPy does not know them.
+    floats = {n: v for n, v in values.items() if v.dtype.kind in "fc" or "float" in v.dtype.name}
+    counts = {n: int(np.sum(~np.isfinite(v))) for n, v in floats.items()}
+    bad = [f"'{name}' ({count} of {values[name].size} values)" for name, count in counts.items() if count]
+    if bad:
+        todo = "source.allow_nonfinite=true goes on with them"
+        raise UserError("source", prefix, f"there is NaN or Inf in {shortlist(bad)}", todo)
 
 
 def of_piece(value: np.ndarray, piece: str) -> np.ndarray:

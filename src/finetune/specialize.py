@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from finetune.protos import TensorShapeProto
 from finetune.variables import placeholder
 
 _LOUD = ("Print", "PrintV2", "Assert")
+FEEDERS = re.compile(r"IteratorGetNext(Sync)?|Queue\w*Dequeue\w*(V2)?|QueueDequeue\w*|Unstage|ReaderRead\w*")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 # What the author's machine, or shape inference of an older TensorFlow, left in the nodes. `_output_shapes` of an
 # old gradient node can contradict today's inference and then stops the import.
@@ -121,6 +123,11 @@ def _has_shape(graph: Graph, node: Any) -> bool:
 def open_placeholders(graph: Graph) -> list[Any]:
     """The placeholders that have no value of their own."""
     return [n for n in graph.nodes.values() if n.op in ("Placeholder", "PlaceholderV2")]
+
+
+def feeders(graph: Graph) -> list[Any]:
+    """What brings data into a graph that has no placeholder for it: queues, readers, iterators."""
+    return [n for n in graph.nodes.values() if FEEDERS.fullmatch(n.op)]
 
 
 def portable(graph: Graph) -> Graph:

@@ -66,7 +66,7 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
         (op, way), *others = found.items()
         todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
         more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
-        more += [f"  and {len(others) - 3} more ops that are not allowed"] if len(others) > 3 else []
+        more += [f"  and {', '.join(o for o, _ in others[3:])}"] if len(others) > 3 else []
         raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
 
 
@@ -79,7 +79,9 @@ def reason(op: str) -> str | None:
 
 def _told(op: str) -> str:
     why = reason(op)
-    return f"{op} {why}" if why else f"{op} is not an op that finetune knows; a cut below this node avoids it"
+    if why:
+        return f"{op} {why}"
+    return f"{op} is not an op that finetune knows: it needs tf.contrib or a library of its author's"
 
 
 def _nodes(graph: Graph) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ In the engine a variable is an argument: its node becomes a `Placeholder` of the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,12 @@ ASSIGNS = {
     "AssignAddVariableOp": "AddV2",
     "AssignSubVariableOp": "Sub",
 }
+# What an optimizer keeps for itself, and what an `ExponentialMovingAverage` keeps of a variable, by their names.
+SLOT = re.compile(
+    r"/(Adam|AdamW|AdaMax|Nadam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|AMSGrad|vhat|LAMB|LARS\w*)\w*?(_\d+)?$"
+    r"|(^|/)beta[12]_power(_\d+)?$|/Optimizer\w*/|^training/"
+)
+AVERAGE = re.compile(r"/(ExponentialMovingAverage|EMA)(_\d+)?$")
 _SAVES = {"Save": 2, "SaveSlices": 3, "SaveV2": 3}  # op -> where the saved tensors begin among its inputs
 
 

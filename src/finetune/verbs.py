@@ -89,6 +89,10 @@ def table(found: Inspection) -> str:
     lines += _section("cuts, best first", rows, "none was found", limit=10)
     counts = Counter(v.status for v in found.variables)
     lines.append("variables: " + (", ".join(f"{n} {_counted(status, n)}" for status, n in counts.items()) or "none"))
+    if found.averages:
+        lines.append(
+            f"averages: there are moving averages of {found.averages}, source.weights=averages starts from them"
+        )
     for status in ("missing", "other shape"):
         names = [v.name for v in found.variables if v.status == status]
         if names:
