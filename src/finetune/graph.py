@@ -108,6 +108,18 @@ def consumers(nodes: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def ancestors(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
+    """The nodes that run when some tensors are asked for, those included that are only waited for."""
+    found: set[str] = set()
+    stack = [node_of(tensor) for tensor in tensors]
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack.extend(node_of(ref) for ref in nodes[name].input)
+    return found
+
+
 _NO_VALUE = AttrValue()
 
 

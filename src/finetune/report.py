@@ -23,6 +23,7 @@ from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
 from finetune.graft import Model
 from finetune.plan import Plan
+from finetune.proof import Proof
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
 from finetune.start import Started
@@ -208,7 +209,7 @@ def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> st
     return f"resume: {folder} goes on after step {saved.step}, from checkpoints/{stem}-{saved.step}"
 
 
-def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) -> list[str]:
+def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     found = sum(math.prod(shape) for shape in source.shapes.values())
@@ -231,6 +232,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         "variables:",
         *variable_table(rows),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
+        *(proof.lines(source.cut) if proof else []),
     ]
 
 
