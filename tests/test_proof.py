@@ -238,11 +238,12 @@ def test_other_variables_that_run_have_the_checkpoints_values(tmp_path: Path):
     assert proven(read_source(path, "out", {"x": "x"}, {})).features == "identical"
 
 
-def test_a_large_graph_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("limit", ["MOST_NODES", "MOST_BYTES"])
+def test_a_large_graph_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str):
     source = read(tmp_path, node("out", "AddV2", "x", "w/read"))
-    monkeypatch.setattr(proof, "MOST_NODES", 3)
+    monkeypatch.setattr(proof, limit, 3)
     found = proven(source)
-    assert (found.features, found.why, found.identical) == ("not compared", "too large, 4 nodes", 1)
+    assert (found.features, found.why, found.identical) == ("not compared", "too large, 4 nodes of 0 MB", 1)
 
 
 def test_the_optimiser_is_as_it_was(tmp_path: Path):
