@@ -14,7 +14,7 @@ from finetune.graph import Graph, constant
 from finetune.protos import GraphDef
 from finetune.source import read_source
 from finetune.specialize import bypassed, quiet
-from finetune.trust import check_graph, reason
+from finetune.trust import check_graph, reason, refused
 from tests.graphs import FLOAT, INT, every_golden, fed, golden, graph, node, refusal, shape, strings, variable
 from tests.test_source import pair
 
@@ -33,6 +33,20 @@ def call(name: str, callee: str) -> Any:
 
 def calling(*functions: Any) -> Graph:
     return replace(graph(fed("x", 3), call("call", "f")), functions=functions)
+
+
+def test_each_node_that_is_refused_is_found_for_itself_or_for_what_it_calls():
+    functions = [
+        function("good", node("fine", "Relu", "x")),
+        function("deep", call("deeper", "bad")),
+        function("bad", node("read", "ReadFile", "x")),
+        function("circle", call("again", "circle")),
+        function("ReadFile", node("fine", "Relu", "x")),
+    ]
+    calls = [call(f"calls {name}", name) for name in ("good", "deep", "bad", "circle", "nobody")]
+    ops = [node("is good", "good", "x"), node("is deep", "deep", "x"), node("file", "ReadFile", "x")]
+    source = replace(graph(fed("x", 3), *calls, *ops), functions=tuple(functions))
+    assert refused(source) == {"calls deep", "calls bad", "calls nobody", "is deep", "file"}
 
 
 def test_a_constant_file_name_is_refused_by_the_name_of_the_node(tmp_path):

@@ -20,7 +20,7 @@ import pytest
 from finetune import slices
 from finetune.errors import UserError
 from finetune.protos import BundleEntryProto, BundleHeaderProto, SavedTensorSlices
-from finetune.weights import check_data, read_index, read_tensors
+from finetune.weights import check_data, read_index, read_tensors, restore
 
 WHOLE = np.arange(320, dtype=np.float32).reshape(40, 8)
 PLAIN = {
@@ -158,6 +158,24 @@ def test_values_of_v1(made: Path, name: str) -> None:
 
 def test_values_of_types_whose_pieces_tensorflow_does_not_join(made: Path) -> None:
     assert np.array_equal(read_tensors(str(made / "half"), ["p"])["p"], WHOLE.astype(np.float16))
+
+
+@pytest.mark.parametrize("name", ["sharded", "pieces", "v1_pieces", "v1_sharded"])
+def test_tensorflow_restores_pieces_as_a_saver_asks_for_them(made: Path, name: str) -> None:
+    whole, inner = restore(str(made / name), [("p", "", 1), ("p", "40 8 20,10:-", 1)])
+    assert np.array_equal(whole, WHOLE)
+    assert np.array_equal(inner, WHOLE[20:30])
+    assert restore(str(made / name), []) == []
+
+
+def test_tensorflow_restores_texts_and_scalars(made: Path) -> None:
+    words, word, count = restore(str(made / "v2"), [("b/words", "", 7), ("b/word", "", 7), ("a/count", "", 9)])
+    assert (words.tolist(), word.tolist(), count) == ([b"one", b"", b"three\0"], b"end\0", 7)
+
+
+def test_tensorflow_does_not_join_pieces_of_every_type(tf: Any, made: Path) -> None:
+    with pytest.raises(tf.errors.OpError):
+        restore(str(made / "half"), [("p", "", 19)])
 
 
 @pytest.mark.parametrize("folder", ["lr=[0.1,x]", "what?", "a*b", "back\\slash"])

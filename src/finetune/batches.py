@@ -55,11 +55,16 @@ def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole:
     return _batches(examples, load, indices, batch_size)
 
 
+def first_inputs(examples: Examples, load: Loader, batch_size: int) -> Mapping[str, Any]:
+    """The inputs of the first batch of the examples, by field."""
+    return next(evaluation_batches(examples, load, batch_size, whole=True))[0]
+
+
 def probe(examples: Examples, load: Loader, batch_size: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a program for the first batch of the examples at some values of the variables."""
-    inputs, labels, _ = next(evaluation_batches(examples, load, batch_size, whole=True))
+    """The arguments of the backbone for the first batch of the examples at some values of the variables."""
     variables = {f"variable/{name}": tf.constant(value) for name, value in values.items()}
-    return {**variables, **{f"input/{n}": t for n, t in inputs.items()}, "labels": labels, "seed": (0, 0)}
+    inputs = {f"input/{name}": tensor for name, tensor in first_inputs(examples, load, batch_size).items()}
+    return {**variables, **inputs, "seed": (0, 0)}
 
 
 def _batches(examples: Examples, load: Loader, indices: Any, batch_size: int) -> Iterator[Any]:

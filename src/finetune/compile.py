@@ -20,7 +20,7 @@ from tensorflow.python.ops import control_flow_util
 from finetune.backbone import Backbone
 from finetune.bodies import renamed
 from finetune.errors import UserError
-from finetune.graph import Graph, to_meta
+from finetune.graph import Graph, ancestors, to_meta
 from finetune.names import node_of
 from finetune.protos import GraphDef
 from finetune.randomness import SEED
@@ -206,9 +206,9 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
     loop's frame.
     """
     wanted = list(program.outputs) if wanted is None else list(wanted)
-    needed = _needed(program, [program.outputs[w] for w in wanted])
-    names = sorted(name for name, tensor in program.inputs.items() if node_of(tensor) in needed)
     nodes = {n.name: n for n in program.graph.node}
+    needed = ancestors(nodes, [program.outputs[w] for w in wanted])
+    names = sorted(name for name, tensor in program.inputs.items() if node_of(tensor) in needed)
     specs = []
     for name in names:
         attr = nodes[node_of(program.inputs[name])].attr
@@ -239,12 +239,12 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
             ):
                 what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
                 raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
-            what = f"the graph cannot compute with this batch: {_reason(error)}"
+            what = f"the graph cannot compute with this batch: {reason(error)}"
             raise UserError(
                 "data", "source.inputs", what, "compare the shapes of the examples with the inputs"
             ) from error
         except tf.errors.ResourceExhaustedError as error:
-            what = f"the memory is too small for this batch: {_reason(error)}"
+            what = f"the memory is too small for this batch: {reason(error)}"
             raise UserError("data", "train.batch_size", what, "use smaller batches") from error
 
     return call
@@ -256,22 +256,10 @@ def _made(table: Table) -> Any:
     return tf.lookup.StaticHashTable(contents, default_value=tf.zeros([], contents.value_dtype))
 
 
-def _reason(error: Any) -> str:
+def reason(error: Exception) -> str:
     """What TensorFlow means, out of the many lines in which it says so."""
-    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
     marked = [i for i, line in enumerate(lines) if line.startswith("[[{{node")]
     where = re.search(r"{{node ([^}]+)}}", lines[marked[0]]) if marked else None
-    reason = lines[marked[0] - 1] if marked and marked[0] else lines[0]
-    return f"{reason} (node '{where[1]}')" if where else reason
-
-
-def _needed(program: Program, outputs: Sequence[str]) -> set[str]:
-    nodes = {n.name: n for n in program.graph.node}
-    found: set[str] = set()
-    stack = [node_of(o) for o in outputs]
-    while stack:
-        name = stack.pop()
-        if name not in found:
-            found.add(name)
-            stack.extend(node_of(r) for r in nodes[name].input)
-    return found
+    meant = lines[marked[0] - 1] if marked and marked[0] else (lines or [type(error).__name__])[0]
+    return f"{meant} (node '{where[1]}')" if where else meant

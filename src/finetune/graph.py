@@ -132,6 +132,18 @@ def circle_in(reads: Mapping[str, set[str]]) -> list[str]:
     return [*way[way.index(following) :], following]
 
 
+def ancestors(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
+    """The nodes that run when some tensors are asked for, those included that are only waited for."""
+    found: set[str] = set()
+    stack = [node_of(tensor) for tensor in tensors]
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack.extend(node_of(ref) for ref in nodes[name].input)
+    return found
+
+
 _NO_VALUE = AttrValue()
 
 

@@ -24,6 +24,7 @@ from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
 from finetune.graft import Model
 from finetune.plan import Plan
+from finetune.proof import Proof
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
 from finetune.source import Source
@@ -210,7 +211,7 @@ def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> st
     return f"resume: {folder} goes on after step {saved.step}, from checkpoints/{stem}-{saved.step}"
 
 
-def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) -> list[str]:
+def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
@@ -234,6 +235,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started) ->
         *variable_table(rows),
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
+        *(proof.lines(source.cut) if proof else []),
     ]
 
 

@@ -38,6 +38,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.evaluate import Evaluation, evaluate
     from finetune.graft import graft, pair_graph
     from finetune.heads import initial_values
+    from finetune.proof import prove
     from finetune.rows import check_sizes
     from finetune.state import check_frozen, digest, make_state
     from finetune.train import Actions, Clock, loop, make_step
@@ -60,16 +61,22 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if saved is not None:
         state.restore(saved.values)
 
+    # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
+    proof = None
+    if saved is None:
+        inputs = batches.first_inputs(plan.training, load_training, source.probe_size)
+        proof = prove(source, plan.phases, state.variables(), inputs)
+
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
     record = folder.record or {
-        **run_folder.provenance(plan, recipe.run.seed, overrides),
+        **run_folder.provenance(plan, recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
     }
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    for line in [*report.opening(plan, model, saved, started), *sized]:
+    for line in [*report.opening(plan, model, saved, started, proof), *sized]:
         tell.line(line)
     for line in doubts.warnings(source, plan.phases.evaluation, pretrained):
         tell.line(line)

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,8 @@ def check_same(record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str
             raise UserError("data" if key == "data.path" else "source", key, what, "name a new run.dir to begin anew")
 
 
-def provenance(plan: Plan, seed: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """What made this run: enough to make it again."""
+def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> dict[str, Any]:
+    """What made this run: enough to make it again. `proof`: a dataclass, of its load; None if there is none."""
     packages = ("finetune", "tensorflow", "keras", "numpy", "hydra-core")
     return {
         "status": "running",
@@ -126,6 +126,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str]) -> dict[str, Any
             "classes": list(plan.training.classes),
         },
         "digests": plan.digests,
+        "proof": asdict(proof) if proof else None,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.platform()},

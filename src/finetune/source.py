@@ -35,6 +35,8 @@ from finetune.specialize import dtype_and_shape
 from finetune.tables import Table, find_tables
 from finetune.variables import Update, Variable
 
+PROBE = 8  # examples, to compare features on
+
 Kind = tuple[int, "tuple[int | None, ...] | None"]
 
 
@@ -80,6 +82,11 @@ class Source:
     def is_resized(self) -> bool:
         """Whether it takes other sizes than those that it was written for."""
         return self.fixed is not None or self.image_size is not None
+
+    @property
+    def probe_size(self) -> int:
+        """A number of examples that it takes as it was written, small where it takes any."""
+        return (self.fixed or self).batch_size or PROBE
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

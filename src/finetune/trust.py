@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -59,8 +59,7 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
             if name not in functions:
                 # TensorFlow would take some names for something of its own.
                 raise UserError("source", way, f"calls the function '{name}', which the file has not")
-        is_function = node.op in functions and node.op not in _NAMED
-        if trusted is not True and not is_function and node.op not in ALLOWED and node.op not in opened:
+        if trusted is not True and node.op not in opened and not _is_allowed(node.op, functions):
             found.setdefault(node.op, way)
     if found:
         (op, way), *others = found.items()
@@ -68,6 +67,24 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
         more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
         more += [f"  and {', '.join(o for o, _ in others[3:])}"] if len(others) > 3 else []
         raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
+
+
+def refused(graph: Graph) -> set[str]:
+    """The nodes that may not reach TensorFlow, for their own op or for a function that they call."""
+    bodies = _bodies(graph)
+    bad: set[str] = set()
+
+    def is_bad(node: Any) -> bool:
+        calls = {node.op, *_functions_named(node)}
+        return not _is_allowed(node.op, bodies) or bool(calls & bad or calls - {node.op} - bodies.keys())
+
+    while more := {name for name, body in bodies.items() if name not in bad and any(map(is_bad, body))}:
+        bad |= more
+    return {name for name, node in graph.nodes.items() if is_bad(node)}
+
+
+def _is_allowed(op: str, functions: Container[str]) -> bool:
+    return op in ALLOWED or (op in functions and op not in _NAMED)
 
 
 def reason(op: str) -> str | None:
@@ -86,9 +103,7 @@ def _told(op: str) -> str:
 
 def _nodes(graph: Graph) -> Iterator[tuple[str, Any]]:
     """Every node, in functions too, and the way to it: `node`, or `node → f → g → node of g`."""
-    bodies: dict[str, list[Any]] = {}
-    for function in graph.functions:  # should two have one name, both are looked at
-        bodies.setdefault(function.signature.name, []).extend(function.node_def)
+    bodies = _bodies(graph)
     queue: deque[tuple[tuple[str, ...], Iterable[Any]]] = deque([((), graph.nodes.values())])
     seen: set[str] = set()
     while queue:
@@ -101,6 +116,13 @@ def _nodes(graph: Graph) -> Iterator[tuple[str, Any]]:
                 if name not in seen:
                     seen.add(name)
                     queue.append(((*(path or (node.name,)), name), bodies[name]))
+
+
+def _bodies(graph: Graph) -> dict[str, list[Any]]:
+    bodies: dict[str, list[Any]] = {}
+    for function in graph.functions:  # should two have one name, both are looked at
+        bodies.setdefault(function.signature.name, []).extend(function.node_def)
+    return bodies
 
 
 def _functions_named(node: Any) -> list[str]:

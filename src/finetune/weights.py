@@ -11,7 +11,7 @@ import glob
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,9 @@ from finetune.graph import Graph, attr, read_constant
 from finetune.index import Entry, Slice, is_v2, shard_count, v1_files
 from finetune.slices import index_of
 
-__all__ = ["Entry", "Slice", "check_data", "read_index", "read_tensors"]
+__all__ = ["Entry", "Slice", "check_data", "read_index", "read_tensors", "restore"]
+
+Piece = tuple[str, str, int]  # name, the Saver's text for a slice or "", dtype
 
 
 def read_index(prefix: str) -> dict[str, Entry]:
@@ -145,26 +147,48 @@ def _restore(prefix: str, path: str, wanted: Mapping[str, Entry]) -> dict[str, n
 
 def _values(path: str, wanted: Mapping[str, Entry]) -> dict[str, np.ndarray]:
     """One op reads all, partitioned variables piece by piece: TensorFlow joins pieces of the commonest types only."""
-    import tensorflow as tf
-
-    names, specs, types = [], [], []
+    asked = []
     for name, entry in wanted.items():
         shape = " ".join(map(str, entry.shape))
-        for spec in [f"{shape} {piece.spec}" for piece in entry.slices] or [""]:
-            names.append(name)
-            specs.append(spec)
-            types.append(entry.dtype)
-    if not names:
-        return {}
-    found = iter(tf.raw_ops.RestoreV2(prefix=path, tensor_names=names, shape_and_slices=specs, dtypes=types))
-    return {name: _joined(entry, [next(found).numpy() for _ in entry.slices or [""]]) for name, entry in wanted.items()}
+        specs = [f"{shape} {piece.spec}" for piece in entry.slices] or [""]
+        asked += [(name, spec, entry.dtype) for spec in specs]
+    found = iter(_restored(path, asked))
+    return {name: _joined(entry, [next(found) for _ in entry.slices or [""]]) for name, entry in wanted.items()}
+
+
+def restore(prefix: str, pieces: Sequence[Piece]) -> list[np.ndarray]:
+    """Tensors and pieces of tensors as a Saver restores them: TensorFlow finds and joins what they are stored in.
+
+    Raises:
+      tf.errors.OpError: one of them cannot be read, or it has to be joined and is of a rare type.
+    """
+    if constants.lie_in(prefix):
+        return list(_values_of_constants(prefix, [name for name, _, _ in pieces]).values())
+    import tensorflow as tf
+
+    with _for_tensorflow(prefix) as path, tf.device("CPU:0"):
+        return _restored(path, pieces)
+
+
+def _restored(path: str, pieces: Sequence[Piece]) -> list[np.ndarray]:
+    import tensorflow as tf
+
+    if not pieces:
+        return []
+    names, specs, types = zip(*pieces, strict=True)
+    found = tf.raw_ops.RestoreV2(prefix=path, tensor_names=names, shape_and_slices=specs, dtypes=types)
+    return [_array(tensor.numpy()) for tensor in found]
+
+
+def _array(value: Any) -> np.ndarray:
+    # A scalar comes without an array, a string as bytes; NumPy's own strings would lose zeros at the end.
+    return np.asarray(value, dtype=object if isinstance(value, bytes) else None)
 
 
 def _joined(entry: Entry, pieces: list[Any]) -> np.ndarray:
     """The tensor that the pieces make up."""
     if not entry.slices:
-        # A scalar comes without an array, a string as bytes; NumPy's own strings would lose zeros at the end.
-        return np.asarray(pieces[0], dtype=object if isinstance(pieces[0], bytes) else None)
+        return pieces[0]
     whole = np.empty(entry.shape, pieces[0].dtype)
     for piece, values in zip(entry.slices, pieces, strict=True):
         whole[index_of(piece.spec)] = values

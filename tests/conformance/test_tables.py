@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from finetune.backbone import make_backbone
 from finetune.compile import as_function, features_program
 from finetune.errors import UserError
 from finetune.graft import graft, pair_graph
+from finetune.metagraph import read
 from finetune.phases import make_phases
+from finetune.proof import prove
 from finetune.recipe import Head
 from finetune.source import Source, read_source, read_values
 
@@ -65,6 +68,20 @@ def test_gradients_reach_the_embedding_behind_a_table(source: Source):
     values = {f"variable/{name}": value for name, value in {**read_values(source), **head}.items()}
     found = model.step({**values, "input/words": WORDS, "labels": np.int64([0, 1, 0, 1])})
     assert np.abs(found["gradient/embedding"]).sum() > 0
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_unsliced_graph_looks_up_the_same(tmp_path: Path, legacy: bool):
+    folder = save_words(tmp_path / "source")
+    if legacy:  # as files of before TensorFlow 1.2 have them
+        meta = read(folder / "words.meta")
+        for node in meta.graph_def.node:
+            node.op = re.sub("^(HashTable|LookupTableFind|InitializeTable)V2$", r"\1", node.op)
+        (folder / "words.meta").write_bytes(meta.SerializeToString())
+    source = read_source(str(folder), "features", {}, {})
+    assert (source.whole.nodes[source.tables[0].name].op == "HashTable") == legacy
+    found = prove(source, make_phases(source, False, []), read_values(source), {"words": WORDS})
+    assert (found.features, found.why) == ("identical", "")
 
 
 def test_plain_tensorflow_fills_the_table_of_the_written_pair(source: Source, tmp_path: Path):
