@@ -79,12 +79,15 @@ def prove(source: Source, phases: Phases, values: Mapping[str, Any], inputs: Map
     Raises:
       UserError: a variable is not what the checkpoint says. Features are only told of, never a reason to stop.
     """
-    count, wrong = len(source.variables), differing(source, values)
+    count, wrong = len(source.start.keys), differing(source, values)
     if wrong:
         what = f"{count - len(wrong)} of {count} tensors are identical to the checkpoint once they are loaded"
         what += f", {shortlist(wrong)} not"
         raise UserError("source", source.pair.prefix, what, "do not train on this; if it happens again, report it")
     proof = Proof(count, count, "not compared", len(next(iter(inputs.values()))))
+    if source.image_size is not None:
+        return replace(proof, why="the source was written for images of another size")
+    source = source.fixed or source  # as it was before its batch size was rewritten
     nodes, size = len(source.whole.nodes), sum(node.ByteSize() for node in source.whole.nodes.values())
     if nodes > MOST_NODES or size > MOST_BYTES:
         return replace(proof, why=f"too large, {nodes:,} nodes of {size >> 20:,} MB")
@@ -98,12 +101,14 @@ def prove(source: Source, phases: Phases, values: Mapping[str, Any], inputs: Map
 
 def differing(source: Source, values: Mapping[str, Any]) -> list[str]:
     """The variables that differ in a bit from the checkpoint, which is read once more, in another way."""
-    pieces = [(v.key, v.piece, v.dtype) for v in source.variables]
+    keys = source.start.keys
+    found = [v for v in source.variables if v.name in keys]
+    pieces = [(keys[v.name], v.piece, v.dtype) for v in found]
     try:
-        stored = dict(zip((v.name for v in source.variables), weights.restore(source.pair.prefix, pieces), strict=True))
+        stored = dict(zip((v.name for v in found), weights.restore(source.pair.prefix, pieces), strict=True))
     except tf.errors.OpError:  # TensorFlow joins pieces of the commonest types only
-        stored = read_values(source)
-    return [name for name, value in stored.items() if not same_bits(np.asarray(values[name]), value)]
+        stored = read_values(source, allow_nonfinite=True)
+    return [v.name for v in found if not same_bits(np.asarray(values[v.name]), stored[v.name])]
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
