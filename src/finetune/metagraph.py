@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _SHARD = r"-\d{5}-of-\d{5}"
 MEMBERS = re.compile(rf"^(?P<stem>.*)(?:\.meta|\.index|\.data{_SHARD}|(?<!\.data){_SHARD})$", re.DOTALL)
 STEP = re.compile(r"-\d+$")
 STATE = "checkpoint"
+_LARGEST = 2**31 - 1  # bytes that protobuf reads or writes as one message
+_LONGEST_STATE = 2**20  # bytes; a line for each checkpoint that is kept
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Pair:
         if self.prefix.endswith("/"):
             folder = Path(self.prefix)
         members = [f for f in sorted(folder.iterdir()) if _is_member(f.name, stem) and not f.name.endswith(".meta")]
-        return [self.meta, *members]
+        # A pipe of such a name is none of its files, and reading it would never end.
+        return [self.meta, *(f for f in members if f.is_file())]
 
 
 def find_pair(path: str, key: str = "source.path") -> Pair:
@@ -132,7 +136,9 @@ def latest_name(folder: Path) -> str | None:
     """The name that the folder's `checkpoint` file gives as the newest, or None if it has no usable one."""
     state = folder / STATE
     try:
-        text = state.read_text(encoding="utf-8") if state.is_file() else ""
+        if not state.is_file() or state.stat().st_size > _LONGEST_STATE:
+            return None
+        text = state.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     found = re.search(r'^model_checkpoint_path: "((?:[^"\\]|\\.)*)"', text, re.MULTILINE)
@@ -193,6 +199,9 @@ def read(path: Path) -> Any:
       UserError: the file is something else; the message says what it looks like.
     """
     check_readable(path, "a .meta file")
+    if (size := path.stat().st_size) > _LARGEST:
+        what = f"it has {size:,} bytes, and protobuf reads at most {_LARGEST:,} of a graph"
+        raise UserError("source", str(path), what, "save the .meta without the constants that make it so large")
     content = path.read_bytes()
     meta = MetaGraphDef()
     try:
@@ -200,13 +209,38 @@ def read(path: Path) -> Any:
     except DecodeError:
         try:
             text_format.Parse(content.decode("utf-8"), meta, allow_unknown_field=True)
-        except (text_format.ParseError, UnicodeDecodeError):
+        except (text_format.ParseError, UnicodeDecodeError, RecursionError):
             raise UserError(
                 "source", str(path), "this is not a MetaGraphDef", "is the file complete? copy it again"
             ) from None
     if not meta.graph_def.node:
         raise UserError("source", str(path), "this holds no graph", "give the .meta that tf.train.Saver wrote")
     return meta
+
+
+def stamps(paths: list[Path]) -> dict[Path, tuple[int, ...]]:
+    """What changes about a file when somebody writes it or puts another in its place; reads no content."""
+    found = {}
+    for path in paths:
+        state = path.stat()
+        found[path] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return found
+
+
+def check_unchanged(before: Mapping[Path, tuple[int, ...]]) -> None:
+    """Refuses files that are no longer as they were when `stamps` were taken of them.
+
+    Raises:
+      UserError: the message names the file.
+    """
+    for path, stamp in before.items():
+        try:
+            same = stamps([path])[path] == stamp
+        except OSError:
+            same = False
+        if not same:
+            todo = "wait until nothing writes it, or copy the pair, and start again"
+            raise UserError("source", str(path), "this file changed while it was being read", todo)
 
 
 def digest(paths: list[Path]) -> dict[str, str]:

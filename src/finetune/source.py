@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from finetune.names import did_you_mean, node_of
 from finetune.protos import DataType
 from finetune.slices import index_of, piece_shape_of
 from finetune.specialize import dtype_and_shape
-from finetune.tables import Table, find_tables
+from finetune.tables import Table, fillers, find_tables
 from finetune.variables import Update, Variable
 
 Kind = tuple[int, "tuple[int | None, ...] | None"]
@@ -28,10 +29,12 @@ class Source:
 
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
     `whole` that the cut needs; `variables` and `updates` are those in it. `shapes` come from the checkpoint.
-    `bypassed` are the nodes that would write to the terminal and are passed over.
+    `bypassed` are the nodes that would write to the terminal and are passed over. `stamps` were taken of the files
+    before they were read.
     """
 
     pair: Pair
+    stamps: Mapping[Path, tuple[int, ...]]
     meta: Any
     whole: Graph
     below: Graph
@@ -78,6 +81,7 @@ def read_source(
         an op that is neither allowed nor among `trusted`.
     """
     pair = metagraph.find_pair(path)
+    stamps = metagraph.stamps(pair.files)
     meta = metagraph.read(pair.meta)
     loud = graph.from_meta(meta)
     whole = specialize.quiet(loud)
@@ -88,13 +92,15 @@ def read_source(
     stops = [*inputs.values(), *feeds]
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
-    trust.check_graph(_imported(whole, [at, *(u.node for u in updates)], stops), trusted)
+    beside = [*(u.node for u in updates), *fillers(whole, below).values()]
+    trust.check_graph(_imported(whole, [at, *beside], stops), trusted)
     found = variables.find_variables(meta, below)
     entries = weights.read_index(pair.prefix)
     shapes = _settle(found, entries, pair.prefix)
-    weights.check_data(pair.prefix, {v.key: entries[v.key] for v in found})
+    weights.check_data(pair.prefix, entries, [v.key for v in found])
     return Source(
         pair=pair,
+        stamps=stamps,
         meta=meta,
         whole=whole,
         below=below,
@@ -160,8 +166,13 @@ def _shown(shape: Sequence[int | None] | None) -> str:
 
 
 def read_values(source: Source) -> dict[str, np.ndarray]:
-    """The value of every variable below the cut, by name."""
+    """The value of every variable below the cut, by name.
+
+    Raises:
+      UserError: a tensor cannot be read; a file of the pair is not what it was when the graph was read.
+    """
     stored = weights.read_tensors(source.pair.prefix, sorted({v.key for v in source.variables}))
+    metagraph.check_unchanged(source.stamps)  # so that the digests of the run are those of what was read
     return {v.name: of_piece(stored[v.key], v.piece) for v in source.variables}
 
 

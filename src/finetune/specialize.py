@@ -28,9 +28,12 @@ from finetune.variables import placeholder
 
 _LOUD = ("Print", "PrintV2", "Assert")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
-# What the author's machine, or shape inference of an older TensorFlow, left in the nodes. `_output_shapes` of an
-# old gradient node can contradict today's inference and then stops the import.
-_STALE = ("_output_shapes", "_class", "_XlaCompile", "_XlaSeparateCompiledGradients", "_XlaScope")
+# The attributes of a node that its op does not define are what some part of the author's TensorFlow left for another:
+# recorded shapes, which can contradict today's inference and then stop the import, colocation, XLA scopes, names of
+# gradient functions in Python, labels of kernels. Only this one says how a node computes.
+_KEPT = ("_lower_using_switch_merge",)
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_HOW_TO_RUN = ("config", "config_proto", "executor_type")  # attributes of calls
 
 
 def with_constants(graph: Graph, feeds: Mapping[str, Any], key: str = "source.feeds") -> Graph:
@@ -123,31 +126,35 @@ def open_placeholders(graph: Graph) -> list[Any]:
 
 
 def portable(graph: Graph) -> Graph:
-    """The graph without devices, colocation and recorded shapes."""
-    nodes = {}
-    for name, node in graph.nodes.items():
-        stale = [key for key in _STALE if key in node.attr]
-        if stale or node.device:
-            node = changed(node)
-            node.device = ""
-            for key in stale:
-                del node.attr[key]
-        nodes[name] = node
-    return graph.with_nodes(nodes)
+    """The graph without devices, colocation, recorded shapes, and all else that says where and how, not what."""
+    nodes = {name: _portable(node) for name, node in graph.nodes.items()}
+    return replace(graph, nodes=nodes, functions=tuple(_portable_function(f) for f in graph.functions))
+
+
+def _portable(node: Any) -> Any:
+    stale = [key for key in node.attr if key.startswith("_") and key not in _KEPT]
+    stale += [key for key in _HOW_TO_RUN if node.op in _CALLS and key in node.attr]
+    if stale or node.device:
+        node = changed(node)
+        node.device = ""
+        for key in stale:
+            del node.attr[key]
+    return node
+
+
+def _portable_function(function: Any) -> Any:
+    copy = type(function)()
+    copy.CopyFrom(function)
+    for key in set(copy.attr) - {"_input_shapes"}:  # what a gradient knows of the arguments
+        del copy.attr[key]
+    del copy.node_def[:]
+    copy.node_def.extend(_portable(node) for node in function.node_def)
+    return copy
 
 
 def python_gradients(graph: Graph) -> list[str]:
     """Nodes whose gradient was a Python function of the author's, which no file holds."""
     return [n.name for n in graph.nodes.values() if "_gradient_op_type" in n.attr]
-
-
-def without_python_gradients(graph: Graph) -> Graph:
-    """The graph with the ordinary gradient in the place of each that was overridden in Python."""
-    nodes = dict(graph.nodes)
-    for name in python_gradients(graph):
-        nodes[name] = changed(nodes[name])
-        del nodes[name].attr["_gradient_op_type"]
-    return graph.with_nodes(nodes)
 
 
 def quiet(graph: Graph) -> Graph:
