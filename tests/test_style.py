@@ -19,8 +19,8 @@ ROOMS = [
     "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
     "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
     "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
-    "trust", "costs", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
+    "trust", "costs", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph",
+    "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
     "recipe", "names", "protos", "errors",
 ]
 # fmt: on

@@ -5,6 +5,7 @@ Format: `MetaGraphDef`, tensorflow/core/protobuf/meta_graph.proto.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -19,13 +20,14 @@ from google.protobuf.message import DecodeError
 from finetune import names
 from finetune.errors import UserError, shortlist
 from finetune.files import check_readable
-from finetune.protos import MetaGraphDef, VariableDef
+from finetune.protos import GraphDef, MetaGraphDef, VariableDef
 
 _SHARD = r"-\d{5}-of-\d{5}"
 MEMBERS = re.compile(rf"^(?P<stem>.*)(?:\.meta|\.index|\.data{_SHARD}|(?<!\.data){_SHARD})$", re.DOTALL)
 STEP = re.compile(r"-\d+$")
 STATE = "checkpoint"
 _LARGEST = 2**31 - 1  # bytes that protobuf reads or writes as one message
+_SAVED_MODEL = b"\x08\x01\x12"  # version 1, then a graph; no MetaGraphDef begins so
 _LONGEST_STATE = 2**20  # bytes; a line for each checkpoint that is kept
 
 
@@ -157,12 +159,11 @@ def _pair(folder: Path, stem: str, key: str) -> Pair:
     meta = _meta_for(stem, files)
     if meta is None:
         has = [f for f in (f"{stem}.index", stem) if f in files]
-        raise UserError(
-            "source",
-            key,
-            f"no {stem}.meta beside {folder / has[0] if has else folder / stem}",
-            "weights alone do not say what to compute: save a .meta with the code that made them",
-        )
+        what = f"no {stem}.meta beside {folder / has[0] if has else folder / stem}"
+        todo = "weights alone do not say what to compute: save a .meta with the code that made them"
+        if others := sorted(f for f in files if f.endswith(".meta")):
+            todo = f"if {shortlist(others)} belongs to it, give it that name"
+        raise UserError("source", key, what, todo)
     if f"{stem}.index" in files:
         if not any(f.startswith(f"{stem}.data-") for f in files):
             raise UserError(
@@ -210,21 +211,36 @@ def read(path: Path) -> Any:
         try:
             text_format.Parse(content.decode("utf-8"), meta, allow_unknown_field=True)
         except (text_format.ParseError, UnicodeDecodeError, RecursionError):
-            raise UserError(
-                "source", str(path), "this is not a MetaGraphDef", "is the file complete? copy it again"
-            ) from None
-    if not meta.graph_def.node:
-        raise UserError("source", str(path), "this holds no graph", "give the .meta that tf.train.Saver wrote")
+            todo = "is the file complete? copy it again"
+            raise UserError("source", str(path), f"this is {_otherwise(content)}", todo) from None
+    if not meta.graph_def.node or content.startswith(_SAVED_MODEL):
+        what = f"this holds no graph: it is {_otherwise(content)}"
+        raise UserError("source", str(path), what, "give the .meta that tf.train.Saver wrote")
     return meta
+
+
+def _otherwise(content: bytes) -> str:
+    """What the content of a file is that should be a `MetaGraphDef`."""
+    if content.startswith(_SAVED_MODEL):
+        return "a SavedModel, not a MetaGraphDef"
+    frozen = GraphDef()
+    with contextlib.suppress(DecodeError):
+        frozen.ParseFromString(content)
+    is_graph = len(frozen.node) > 0 and all(node.name and node.op for node in frozen.node)
+    return "a GraphDef, as frozen graphs are, not a MetaGraphDef" if is_graph else "not a MetaGraphDef"
 
 
 def stamps(paths: list[Path]) -> dict[Path, tuple[int, ...]]:
     """What changes about a file when somebody writes it or puts another in its place; reads no content."""
-    found = {}
-    for path in paths:
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
         state = path.stat()
-        found[path] = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    return found
+    except OSError:
+        return ()  # whoever reads it will say why
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def check_unchanged(before: Mapping[Path, tuple[int, ...]]) -> None:
@@ -234,11 +250,7 @@ def check_unchanged(before: Mapping[Path, tuple[int, ...]]) -> None:
       UserError: the message names the file.
     """
     for path, stamp in before.items():
-        try:
-            same = stamps([path])[path] == stamp
-        except OSError:
-            same = False
-        if not same:
+        if _stamp(path) != stamp:
             todo = "wait until nothing writes it, or copy the pair, and start again"
             raise UserError("source", str(path), "this file changed while it was being read", todo)
 

@@ -73,8 +73,9 @@ def _check_shard(prefix: str, path: str, size: int) -> None:
     first_bytes(path, "a part of a checkpoint")
     found = os.path.getsize(path)
     if found < size:
-        # Values may begin with any bytes: what else it could be is asked only of a file that is too short.
-        check_readable(path, "a part of a checkpoint")
+        if found:
+            # Values may begin with any bytes: what else it could be is asked only of a file that is too short.
+            check_readable(path, "a part of a checkpoint")
         raise UserError("source", path, f"expected {size} bytes, found {found}", "copy or download it again")
 
 
