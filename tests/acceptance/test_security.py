@@ -546,7 +546,7 @@ def test_no_file_and_no_socket_is_opened_for_a_hostile_pair(tmp_path: Path, verb
     trace = tmp_path / "trace"
     before = [strace, "-f", "-qq", "-e", "trace=openat,open,connect,socket,execve", "-o", str(trace)]
     recipe = f"source: {{path: '{folder}', inputs: {{y: sentence/bias}}}}\ncut: out\nhead: {{classes: 2}}\n"
-    (tmp_path / "mine.yaml").write_text(recipe + "data: {kind: synthetic}\ntrain: {steps: 1}\n")
+    (tmp_path / "mine.yaml").write_text(recipe + "data: {kind: synthetic, preprocess: none}\ntrain: {steps: 1}\n")
     words = ["inspect", folder] if verb == "inspect" else ["recipe=mine.yaml", "run.dir=run"]
     result = finetune(*words, cwd=tmp_path, before=before)
     calls = trace.read_text()
