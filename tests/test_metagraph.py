@@ -279,7 +279,7 @@ def test_a_cut_off_file_is_refused(tmp_path):
 
 def test_a_file_without_a_graph_is_refused(tmp_path):
     (tmp_path / "m.meta").write_text("meta_info_def { meta_graph_version: 'x' }")
-    assert refusal(metagraph.read, tmp_path / "m.meta").what == "this holds no graph"
+    assert refusal(metagraph.read, tmp_path / "m.meta").what.startswith("this holds no graph")
 
 
 def test_a_frozen_graph_is_refused(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -131,7 +133,6 @@ def test_the_source_graph_is_untouched():
     before = stored(source)
     with_placeholders(with_constants(source, {"batch:1": 7}), {"x": "batch:0"})
     portable(source)
-    specialize.without_python_gradients(source)
     assert stored(source) == before
 
 
@@ -214,6 +215,23 @@ def test_a_portable_golden_knows_no_device(name):
 def test_a_gradient_that_was_python_becomes_the_ordinary_one():
     source = graph(node("relu", "Relu", "x", _gradient_op_type={"s": b"Guided"}), node("tanh", "Tanh", "x"))
     assert specialize.python_gradients(source) == ["relu"]
-    after = specialize.without_python_gradients(source)
+    after = portable(source)
     assert specialize.python_gradients(after) == []
     assert after.nodes["tanh"] is source.nodes["tanh"]
+
+
+def test_how_a_function_is_called_is_forgotten_and_so_is_what_its_nodes_were_for():
+    call = node(
+        "call", "PartitionedCall", "x", config_proto={"s": b"xx"}, executor_type={"s": b"y"}, _kernel={"s": b"z"}
+    )
+    inner = node("write", "Relu", "a", _class={"s": b"loc:@x"}, _lower_using_switch_merge={"b": True})
+    inner.device = "/gpu:7"
+    function = GraphDef().library.function.add(node_def=[inner])
+    function.attr["_XlaMustCompile"].b = True
+    source = replace(graph(fed("x"), call), functions=(function,))
+    after = portable(source)
+    ((body,),) = [f.node_def for f in after.functions]
+    assert sorted(after.nodes["call"].attr) == ["T"]
+    assert (sorted(body.attr), body.device) == (["T", "_lower_using_switch_merge"], "")
+    assert not after.functions[0].attr
+    assert function.node_def[0].device

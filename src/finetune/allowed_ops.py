@@ -137,7 +137,7 @@ _ALLOWED = {
     """,
     "tables whose content is in the graph": """
         HashTable HashTableV2 InitializeTable InitializeTableV2 LookupTableFind LookupTableFindV2
-        LookupTableSize LookupTableSizeV2
+        LookupTableImport LookupTableImportV2 LookupTableSize LookupTableSizeV2
     """,
     "calls of functions, whose bodies are checked too": """
         If StatelessIf While StatelessWhile Case StatelessCase PartitionedCall StatefulPartitionedCall For
@@ -244,7 +244,7 @@ _REFUSED = {
         BoostedTrees* IsBoostedTrees*
     """,
     "keeps a table that changes while it runs": """
-        AnonymousHashTable AnonymousMutable* Mutable* LookupTableExport* LookupTableImport* LookupTableInsert*
+        AnonymousHashTable AnonymousMutable* Mutable* LookupTableExport* LookupTableInsert*
         LookupTableRemoveV2
     """,
     "computes with quantised numbers": """

@@ -71,7 +71,7 @@ def make_backbone(
         if node_of(tensor) in graph.nodes and (place := place_of(graph, tensor)):
             what = f"'{tensor}' stands inside '{place}', where it has a value for each turn, or only in one branch"
             raise UserError("source", "cut" if tensor == at else "source.inputs", what, "name a tensor behind it")
-    graph = specialize.without_python_gradients(specialize.portable(graph))
+    graph = specialize.portable(graph)
     shape = width_at(whole, at)
     draws = tuple(random_nodes(graph))
     graph = as_parameters(stateless(with_todays_tables(graph)))

@@ -12,6 +12,7 @@ STATUS = {
 }
 
 MAX_LINES = 5
+LONGEST = 1000  # characters of one line: a name in a file may have a million
 
 
 class UserError(Exception):
@@ -28,7 +29,7 @@ class UserError(Exception):
         self.code, self.where, self.what, self.todo = code, where, what, todo
         self.status = STATUS[code]
         first = f"error[{code}] {where}: {what}" + (f"; {todo}" if todo else "")
-        super().__init__("\n".join(printable(line) for line in (first, *more)[:MAX_LINES]))
+        super().__init__("\n".join(printable(_shortened(line)) for line in (first, *more)[:MAX_LINES]))
 
 
 def printable(text: str) -> str:
@@ -38,6 +39,11 @@ def printable(text: str) -> str:
     'bad\\nname\\x1b[31m'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle, if it is very long: what it begins with and what to do are read."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def shortlist(items: list[str], limit: int = 3) -> str:

@@ -99,7 +99,7 @@ def _source_part(
     graph, _ = specialize.with_placeholders(graph, inputs)
     # Once more: a queue whose output was the input is not needed any longer.
     graph = cut(graph, [at, *beside])
-    return specialize.without_python_gradients(specialize.portable(graph))
+    return specialize.portable(graph)
 
 
 def _with_default(graph: Graph, tensor: str, value: Any) -> Graph:

@@ -5,6 +5,7 @@ Everything the surgery does is a function from one `Graph` to another; the one i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,7 @@ BOOL = 10
 RESOURCE = 20
 FLOATS = (1, 2, 19, 14)  # float, double, half, bfloat16
 REF = 100  # a reference dtype is its base plus this
+MOST_REPEATED = 2**24  # values of a constant that stand in the file once; the few that are read here are small
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,9 @@ def read_constant(node: Any) -> np.ndarray | None:
         array = np.frombuffer(content if len(content) % dtype.itemsize == 0 else b"", dtype)
     else:
         array = _listed_values(tensor)
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or count > max(array.size, MOST_REPEATED):
+        return None
     if array.size < count and array.size and not content:  # the last value stands for all that follow
         array = np.concatenate([array, np.repeat(array[-1:], count - array.size)])
     return array.reshape(shape) if array.size == count else None

@@ -143,8 +143,8 @@ def _shard_count(header: tuple[bytes, bytes] | None) -> int:
     if key != b"":
         raise table.Corrupt("it has no header")
     proto = BundleHeaderProto.FromString(value)
-    if proto.endianness != BundleHeaderProto.LITTLE:
-        raise table.Corrupt("it was written by a big-endian machine")
+    if proto.endianness not in (BundleHeaderProto.LITTLE, BundleHeaderProto.BIG):  # TensorFlow swaps the bytes
+        raise table.Corrupt(f"it claims the unknown byte order {proto.endianness}")
     if not 1 <= proto.num_shards <= _MAX_SHARDS:
         raise table.Corrupt(f"it claims {proto.num_shards} data files")
     _check_version(proto.version)

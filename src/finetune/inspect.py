@@ -27,6 +27,9 @@ from finetune.variables import AVERAGE, SLOT, Variable
 _SETS_SLOTS = re.compile(r"(Resource)?(Sparse)?Apply.*")
 
 
+_WIDTHS = {np.dtype(kind).name: np.dtype(kind).itemsize for kind in DTYPES.values()}
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of the graph: full name, dtype in NumPy's words, and the shape that the file records."""
@@ -59,9 +62,9 @@ class Cut(Tensor):
     @property
     def bytes_per_example(self) -> int | None:
         """The size of one row, as far as the file knows the shape."""
-        if not self.shape or None in self.shape[1:]:
+        if not self.shape or None in self.shape[1:] or self.dtype not in _WIDTHS:
             return None
-        return math.prod(n or 0 for n in self.shape[1:]) * np.dtype(self.dtype).itemsize
+        return math.prod(n or 0 for n in self.shape[1:]) * _WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -210,11 +213,13 @@ def dtype_name(dtype: int) -> str:
     >>> dtype_name(1), dtype_name(7)
     ('float32', 'string')
     """
-    return np.dtype(DTYPES[dtype]).name if dtype in DTYPES else DataType.Name(dtype)[3:].lower()
+    if dtype in DTYPES:
+        return np.dtype(DTYPES[dtype]).name
+    return DataType.Name(dtype)[3:].lower() if dtype in DataType.values() else f"type {dtype}"
 
 
 def _is_numeric(tensor: Tensor) -> bool:
-    return tensor.dtype in {np.dtype(kind).name for kind in DTYPES.values()}
+    return tensor.dtype in _WIDTHS
 
 
 def _slots(graph: Graph, found: Iterable[Variable]) -> set[str]:

@@ -7,9 +7,11 @@ Formats: tensorflow/core/protobuf/meta_graph.proto, saved_model.proto, tensorflo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from google.protobuf.message import DecodeError
 from finetune import frozen, names
 from finetune.errors import UserError, shortlist
 from finetune.files import check_readable
-from finetune.protos import MetaGraphDef, SavedModel, VariableDef
+from finetune.protos import GraphDef, MetaGraphDef, SavedModel, VariableDef
 
 _SHARD = r"-\d{5}-of-\d{5}"
 MEMBERS = re.compile(rf"^(?P<stem>.*)(?:\.meta|\.index|\.data{_SHARD}|(?<!\.data){_SHARD})$", re.DOTALL)
@@ -30,6 +32,9 @@ GRAPHS = (".pb", ".pbtxt")
 SAVED_MODELS = ("saved_model.pb", "saved_model.pbtxt")
 WHOLE_PAIR = "copy the whole pair: .meta, .index and .data-?????-of-?????"
 SERVED = "serve"  # the tag of the graph that a SavedModel is loaded for
+_LARGEST = 2**31 - 1  # bytes that protobuf reads or writes as one message
+_SAVED_MODEL = b"\x08\x01\x12"  # version 1, then a graph; no MetaGraphDef begins so
+_LONGEST_STATE = 2**20  # bytes; a line for each checkpoint that is kept
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Pair:
         if self.prefix.endswith("/"):
             folder = Path(self.prefix)
         members = [f for f in sorted(folder.iterdir()) if _is_member(f.name, stem) and not f.name.endswith(".meta")]
-        return [self.meta, *members]
+        # A pipe of such a name is none of its files, and reading it would never end.
+        return [self.meta, *(f for f in members if f.is_file())]
 
 
 def find_pair(path: str, key: str = "source.path") -> Pair:
@@ -168,7 +174,9 @@ def latest_name(folder: Path) -> str | None:
     """The name that the folder's `checkpoint` file gives as the newest, or None if it has no usable one."""
     state = folder / STATE
     try:
-        text = state.read_text(encoding="utf-8") if state.is_file() else ""
+        if not state.is_file() or state.stat().st_size > _LONGEST_STATE:
+            return None
+        text = state.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
     found = re.search(r'^model_checkpoint_path: "((?:[^"\\]|\\.)*)"', text, re.MULTILINE)
@@ -189,12 +197,11 @@ def _pair(folder: Path, stem: str, key: str) -> Pair:
         return _pair_of_graph(above[0])
     if meta is None:
         has = [f for f in (f"{stem}.index", stem) if f in files]
-        raise UserError(
-            "source",
-            key,
-            f"no {stem}.meta beside {folder / has[0] if has else folder / stem}",
-            "weights alone do not say what to compute: save a .meta with the code that made them",
-        )
+        what = f"no {stem}.meta beside {folder / has[0] if has else folder / stem}"
+        todo = "weights alone do not say what to compute: save a .meta with the code that made them"
+        if others := sorted(f for f in files if f.endswith(".meta")):
+            todo = f"if {shortlist(others)} belongs to it, give it that name"
+        raise UserError("source", key, what, todo)
     if f"{stem}.index" in files:
         if not any(f.startswith(f"{stem}.data-") for f in files):
             raise UserError(
@@ -237,12 +244,15 @@ def parse(path: Path) -> Any:
       UserError: the file is something else; the message says what it looks like.
     """
     if path.name in SAVED_MODELS:
-        meta = _served(_parsed(path, SavedModel(), "a SavedModel"), path)
-    elif path.suffix in GRAPHS:
+        return _with_graph(_served(_parsed(path, SavedModel(), "a SavedModel"), path), path)
+    if path.suffix in GRAPHS:
         meta = MetaGraphDef()
         _parsed(path, meta.graph_def, "a frozen .pb")
-    else:
-        meta = _parsed(path, MetaGraphDef(), "a .meta file")
+        return _with_graph(meta, path)
+    return _with_graph(_parsed(path, MetaGraphDef(), "a .meta file"), path)
+
+
+def _with_graph(meta: Any, path: Path) -> Any:
     if not meta.graph_def.node:
         raise UserError("source", str(path), "this holds no graph", "give the .meta that tf.train.Saver wrote")
     return meta
@@ -251,16 +261,32 @@ def parse(path: Path) -> Any:
 def _parsed(path: Path, message: Any, expected: str) -> Any:
     """The message with the content of a file, of which no copy stays."""
     check_readable(path, expected)
+    if (size := path.stat().st_size) > _LARGEST:
+        what = f"it has {size:,} bytes, and protobuf reads at most {_LARGEST:,} of a graph"
+        raise UserError("source", str(path), what, "save it without the constants that make it so large")
     content = path.read_bytes()
+    wanted = message.DESCRIPTOR.name
+    if wanted == "MetaGraphDef" and content.startswith(_SAVED_MODEL):
+        todo = "give it its name, saved_model.pb, or its folder"
+        raise UserError("source", str(path), "this is a SavedModel, not a MetaGraphDef", todo)
     try:
         message.ParseFromString(content)
     except DecodeError:
         try:
             text_format.Parse(content.decode("utf-8"), message, allow_unknown_field=True)
-        except (text_format.ParseError, UnicodeDecodeError):
-            what = f"this is not a {message.DESCRIPTOR.name}"
-            raise UserError("source", str(path), what, "is the file complete? copy it again") from None
+        except (text_format.ParseError, UnicodeDecodeError, RecursionError):
+            what, todo = f"this is not a {wanted}", "is the file complete? copy it again"
+            if wanted == "MetaGraphDef" and _is_graph(content):
+                what, todo = f"this is a GraphDef, as frozen graphs are, not a {wanted}", "give it the ending .pb"
+            raise UserError("source", str(path), what, todo) from None
     return message
+
+
+def _is_graph(content: bytes) -> bool:
+    found = GraphDef()
+    with contextlib.suppress(DecodeError):
+        found.ParseFromString(content)
+    return len(found.node) > 0 and all(node.name and node.op for node in found.node)
 
 
 def _served(saved: Any, path: Path) -> Any:
@@ -276,6 +302,31 @@ def _served(saved: Any, path: Path) -> Any:
             what = f"this SavedModel holds {len(graphs)} graphs, with the tags {shown}"
             raise UserError("source", str(path), what, f"save one with the tag '{SERVED}' alone")
     raise UserError("source", str(path), "this SavedModel holds no graph", "is the file complete? copy it again")
+
+
+def stamps(paths: list[Path]) -> dict[Path, tuple[int, ...]]:
+    """What changes about a file when somebody writes it or puts another in its place; reads no content."""
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        state = path.stat()
+    except OSError:
+        return ()  # whoever reads it will say why
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+def check_unchanged(before: Mapping[Path, tuple[int, ...]]) -> None:
+    """Refuses files that are no longer as they were when `stamps` were taken of them.
+
+    Raises:
+      UserError: the message names the file.
+    """
+    for path, stamp in before.items():
+        if _stamp(path) != stamp:
+            todo = "wait until nothing writes it, or copy the pair, and start again"
+            raise UserError("source", str(path), "this file changed while it was being read", todo)
 
 
 def digest(paths: list[Path]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from finetune import freeze, metagraph
 from finetune.backbone import Backbone
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
-from finetune.errors import shortlist
+from finetune.errors import printable, shortlist
 from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
 from finetune.graft import Model
@@ -50,6 +50,7 @@ class Report:
 
     def line(self, text: str) -> None:
         """One line for people, on the terminal and, with the time, in the log."""
+        text = printable(text)  # names come from files of others
         self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._log.flush()
         if self._bar is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from finetune.names import node_of
 from finetune.settle import AS_SAVED, Settled, Wishes
 from finetune.slices import index_of
 from finetune.specialize import dtype_and_shape
-from finetune.tables import Table, find_tables
+from finetune.tables import Table, fillers, find_tables
 from finetune.variables import Update, Variable
 
 PROBE = 8  # examples, to compare features on
@@ -47,12 +48,13 @@ class Source:
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
     `whole` that the cut needs; `variables` and `updates` are those in it, and `start` is where the variables
     start from. `above` are the names of the file's other variables, those that the source trains first. `bypassed` are
-    the nodes that would write to the terminal and are passed over. `batch_size` is the number of examples that it takes
-    at once, None if any. Where sizes were changed, `fixed` is the source before its batch size was, and `image_size`
-    the height and width that it was written for.
+    the nodes that would write to the terminal and are passed over. `stamps` were taken of the files before they were
+    read. `batch_size` is the number of examples that it takes at once, None if any. Where sizes were changed, `fixed`
+    is the source before its batch size was, and `image_size` the height and width that it was written for.
     """
 
     pair: Pair
+    stamps: Mapping[Path, tuple[int, ...]]
     meta: Any
     whole: Graph
     below: Graph
@@ -126,6 +128,7 @@ def read_source(
         an op that is neither allowed nor among `trusted`.
     """
     pair = metagraph.find_pair(path)
+    stamps = metagraph.stamps(pair.files)
     meta = metagraph.read(pair.meta)
     loud = functions.inline(graph.from_meta(meta))
     whole = specialize.quiet(loud if dropout else without_dropout(loud))
@@ -136,7 +139,8 @@ def read_source(
     stops = [*inputs.values(), *feeds]
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
-    imported = _imported(whole, [at, *(u.node for u in updates)], stops)
+    beside = [*(u.node for u in updates), *fillers(whole, below).values()]
+    imported = _imported(whole, [at, *beside], stops)
     soundness.check_sound(meta, imported)
     trust.check_graph(imported, trusted)
     everything = variables.find_variables(meta, whole, own_names=pair.is_one_file)
@@ -145,9 +149,10 @@ def read_source(
     if pair.is_one_file and (lacking := [v.name for v in found if v.key not in entries]):
         raise constants.lacking(pair, lacking)
     start = settle.settle(meta, whole, found, entries, pair.prefix, wishes)
-    weights.check_data(pair.prefix, {key: entries[key] for key in start.keys.values()})
+    weights.check_data(pair.prefix, entries, list(start.keys.values()))
     return Source(
         pair=pair,
+        stamps=stamps,
         meta=meta,
         whole=whole,
         below=below,
@@ -201,10 +206,11 @@ def read_values(source: Source, seed: int = 0, allow_nonfinite: bool = False) ->
     """The value of every variable below the cut, by name; `seed` is for those that start anew.
 
     Raises:
-      UserError: a value of the checkpoint is NaN or Inf.
+      UserError: a tensor cannot be read, or is NaN or Inf; a file is not what it was when the graph was read.
     """
     keys = source.start.keys
     stored = weights.read_tensors(source.pair.prefix, sorted(set(keys.values())))
+    metagraph.check_unchanged(source.stamps)  # so that the digests of the run are those of what was read
     if not allow_nonfinite:
         _check_finite(stored, source.pair.prefix)
     return {

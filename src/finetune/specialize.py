@@ -31,9 +31,12 @@ from finetune.variables import placeholder
 _LOUD = ("Print", "PrintV2", "Assert")
 FEEDERS = re.compile(r"IteratorGetNext(Sync)?|Queue\w*Dequeue\w*(V2)?|QueueDequeue\w*|Unstage|ReaderRead\w*")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
-# What the author's machine, or shape inference of an older TensorFlow, left in the nodes. `_output_shapes` of an
-# old gradient node can contradict today's inference and then stops the import.
-_STALE = ("_output_shapes", "_class", "_XlaCompile", "_XlaSeparateCompiledGradients", "_XlaScope")
+# The attributes of a node that its op does not define are what some part of the author's TensorFlow left for another:
+# recorded shapes, which can contradict today's inference and then stop the import, colocation, XLA scopes, names of
+# gradient functions in Python, labels of kernels. Only these say how a node computes, or is differentiated.
+_KEPT = ("_lower_using_switch_merge", "_num_original_outputs")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_HOW_TO_RUN = ("config", "config_proto", "executor_type")  # attributes of calls
 
 
 def with_constants(graph: Graph, feeds: Mapping[str, Any], key: str = "source.feeds") -> Graph:
@@ -131,13 +134,14 @@ def feeders(graph: Graph) -> list[Any]:
 
 
 def portable(graph: Graph) -> Graph:
-    """The graph without devices, colocation and recorded shapes, in functions as well."""
+    """The graph without devices, colocation, recorded shapes, and all else that says where and how, not what."""
     nodes = {name: _portable(node) for name, node in graph.nodes.items()}
     return replace(graph, nodes=nodes, functions=tuple(_portable_function(f) for f in graph.functions))
 
 
 def _portable(node: Any) -> Any:
-    stale = [key for key in _STALE if key in node.attr]
+    stale = [key for key in node.attr if key.startswith("_") and key not in _KEPT]
+    stale += [key for key in _HOW_TO_RUN if node.op in _CALLS and key in node.attr]
     if not stale and not node.device:
         return node
     node = changed(node)
@@ -149,30 +153,14 @@ def _portable(node: Any) -> Any:
 
 def _portable_function(function: Any) -> Any:
     copy = with_nodes(function, map(_portable, function.node_def))
-    for argument in copy.arg_attr.values():
-        for key in _STALE:
-            argument.attr.pop(key, None)
+    for key in set(copy.attr) - {"_input_shapes"}:  # what a gradient knows of the arguments
+        del copy.attr[key]
     return copy
 
 
 def python_gradients(graph: Graph) -> list[str]:
     """Nodes whose gradient was a Python function of the author's, which no file holds."""
     return [n.name for n in graph.nodes.values() if "_gradient_op_type" in n.attr]
-
-
-def without_python_gradients(graph: Graph) -> Graph:
-    """The graph with the ordinary gradient in the place of each that was overridden in Python."""
-    nodes = {name: _with_usual_gradient(node) for name, node in graph.nodes.items()}
-    functions = tuple(with_nodes(f, map(_with_usual_gradient, f.node_def)) for f in graph.functions)
-    return replace(graph, nodes=nodes, functions=functions)
-
-
-def _with_usual_gradient(node: Any) -> Any:
-    if "_gradient_op_type" not in node.attr:
-        return node
-    node = changed(node)
-    del node.attr["_gradient_op_type"]
-    return node
 
 
 def quiet(graph: Graph) -> Graph:

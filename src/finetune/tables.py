@@ -31,25 +31,41 @@ class Table:
     values: np.ndarray
 
 
+def fillers(whole: Graph, below: Graph) -> dict[str, str]:
+    """The tables below the cut, each with the node that fills it.
+
+    Raises:
+      UserError: a table that nothing fills.
+    """
+    wanted = {n.name for n in below.nodes.values() if n.op in _TABLES}
+    filling = [n for n in whole.nodes.values() if n.op in _FILLS and len(data_inputs(n)) == 3] if wanted else []
+    found = {node_of(n.input[0]): n.name for n in filling if node_of(n.input[0]) in wanted}
+    for name in sorted(wanted - found.keys()):
+        raise _unfilled(name)
+    return found
+
+
 def find_tables(whole: Graph, below: Graph) -> list[Table]:
     """The tables below the cut with their contents.
 
+    To be called with constants that are known to be of a bearable size.
+
     Raises:
-      UserError: a table that nothing fills, or that is filled from a file.
+      UserError: a table that nothing fills, or that is filled from something else than constants.
     """
-    wanted = {n.name for n in below.nodes.values() if n.op in _TABLES}
-    found = {}
-    for node in whole.nodes.values() if wanted else ():
-        refs = data_inputs(node)
-        if node.op in _FILLS and node_of(refs[0]) in wanted:
-            contents = [_evaluated(whole, ref) for ref in refs[1:3]]
-            known = [c for c in contents if c is not None]
-            if len(known) == 2:
-                found[node_of(refs[0])] = Table(node_of(refs[0]), node.name, *known)
-    for name in sorted(wanted - found.keys()):
-        what = "this lookup table is not filled from constants of the graph"
-        raise UserError("source", name, what, "choose a cut or inputs behind the lookup")
-    return list(found.values())
+    found = []
+    for name, filled_by in fillers(whole, below).items():
+        contents = [_evaluated(whole, ref) for ref in data_inputs(whole.nodes[filled_by])[1:]]
+        known = [c for c in contents if c is not None]
+        if len(known) != 2:
+            raise _unfilled(name)
+        found.append(Table(name, filled_by, *known))
+    return found
+
+
+def _unfilled(name: str) -> UserError:
+    what = "this lookup table is not filled from constants of the graph"
+    return UserError("source", name, what, "choose a cut or inputs behind the lookup")
 
 
 def _evaluated(graph: Graph, ref: str, depth: int = 0) -> np.ndarray | None:
@@ -57,19 +73,26 @@ def _evaluated(graph: Graph, ref: str, depth: int = 0) -> np.ndarray | None:
     node = graph.nodes[node_of(ref)]
     if node.op == "Const" or depth > 10:
         return read_constant(node)
-    inputs = [_evaluated(graph, r, depth + 1) for r in data_inputs(node)]
+    inputs = [_evaluated(graph, r, depth + 1) for r in data_inputs(node) if node_of(r) in graph.nodes]
     known = [i for i in inputs if i is not None]
     if len(known) != len(inputs) or not known:
         return None
+    try:
+        return _computed(node, known)
+    except (ValueError, TypeError, ArithmeticError):  # the node is not as its op wants it
+        return None
+
+
+def _computed(node: Any, inputs: list[np.ndarray]) -> np.ndarray | None:
     if node.op == "Identity":
-        return known[0]
+        return inputs[0]
     if node.op == "Cast":
         kind = DTYPES.get(attr(node, "DstT").type)
-        return None if kind is None else known[0].astype(kind)
+        return None if kind is None else inputs[0].astype(kind)
     if node.op == "Range":
-        return np.arange(*(int(k) for k in known), dtype=known[0].dtype)
-    if node.op == "Reshape":
-        return known[0].reshape(known[1])
+        return np.arange(*(int(i) for i in inputs), dtype=inputs[0].dtype)
+    if node.op == "Reshape" and len(inputs) == 2:
+        return inputs[0].reshape(inputs[1])
     return None
 
 

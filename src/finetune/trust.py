@@ -7,6 +7,7 @@ subgraphs with real kernels, `ReadFile` among them. So this looks at nodes as th
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from typing import Any
 
 from finetune.allowed_ops import ALLOWED, REFUSED
 from finetune.bodies import called, check_recursion
+from finetune.costs import too_large
 from finetune.errors import UserError
 from finetune.graph import Graph
 
@@ -22,6 +24,7 @@ MOST_REPEATED = 2**28  # of all constants together, values that stand in the fil
 MOST_TEXT = 2**24  # bytes of one constant
 DEEPEST = 50  # functions that call each other
 
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # as TensorFlow has it
 _NAMED = frozenset(op for ops in REFUSED.values() for op in ops)
 # DataType of types.proto -> bytes of one value.
 _SIZES = {1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 13: 4}
@@ -40,9 +43,11 @@ def check_graph(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     Raises:
       UserError: naming the node, with the way to it where it stands in a function, and what its op does.
     """
+    _check_names(graph)
     check_recursion(graph)
     check_ops(graph, trusted)
     check_constants(graph)
+    _check_costs(graph)
 
 
 def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
@@ -129,6 +134,12 @@ def _functions_named(node: Any) -> list[str]:
     return [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
 
 
+def _check_names(graph: Graph) -> None:
+    for name in graph.nodes:
+        if not _NAME.fullmatch(name):
+            raise UserError("source", name, "this is no name of a node", "this file is damaged or made up")
+
+
 def check_constants(graph: Graph) -> None:
     """Refuses constants whose values are not those of their shape, or unfold to more than memory should hold.
 
@@ -145,6 +156,14 @@ def check_constants(graph: Graph) -> None:
                     problem = f"with it, constants unfold to {repeated:,} values that the file does not hold"
                 if problem:
                     raise UserError("source", way, f"attribute '{key}': {problem}", "this file is damaged or made up")
+
+
+def _check_costs(graph: Graph) -> None:
+    bodies = {f"{function.signature.name} → ": function.node_def for function in graph.functions}
+    for way, nodes in {"": graph.nodes.values(), **bodies}.items():
+        if found := too_large(nodes):
+            name, what = found
+            raise UserError("source", f"{way}{name}", what, "cut or name an input below this node")
 
 
 def _weighed(tensor: Any) -> tuple[str, int]:

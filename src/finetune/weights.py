@@ -51,21 +51,27 @@ def _constants(prefix: str) -> dict[str, Any]:
     return found
 
 
-def check_data(prefix: str, entries: Mapping[str, Entry]) -> None:
-    """Refuses a V2 checkpoint whose data files are missing or shorter than `entries` need.
+def check_data(prefix: str, entries: Mapping[str, Entry], names: Iterable[str]) -> None:
+    """Refuses a V2 checkpoint if a data file that some tensors are in is missing, or shorter than the index says.
+
+    A file that was cut off is refused even if what is left would do: nobody meant it to be so.
 
     Raises:
       UserError: the message names the file.
     """
     if not is_v2(prefix):
         return  # the values are in the file of the index, or of the graph
-    count = shard_count(prefix)
-    needed: dict[int, int] = defaultdict(int)
+    sizes: dict[int, int] = defaultdict(int)
     for entry in entries.values():
         for place in entry.slices or (entry,):
-            needed[place.shard] = max(needed[place.shard], place.offset + place.size)
-    for shard, size in sorted(needed.items()):
-        _check_shard(prefix, f"{prefix}.data-{shard:05d}-of-{count:05d}", size)
+            sizes[place.shard] = max(sizes[place.shard], place.offset + place.size)
+    count = shard_count(prefix)
+    for shard in sorted({place.shard for name in names for place in entries[name].slices or (entries[name],)}):
+        _check_shard(prefix, _data_file(prefix, shard, count), sizes[shard])
+
+
+def _data_file(prefix: str, shard: int, count: int) -> str:
+    return f"{prefix}.data-{shard:05d}-of-{count:05d}"
 
 
 def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -82,10 +88,9 @@ def read_tensors(prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     unknown = [name for name in names if name not in entries]
     if unknown:
         raise UserError("source", prefix, f"holds no {shortlist(unknown)}", f"it holds {shortlist(list(entries), 5)}")
-    wanted = {name: entries[name] for name in names}
-    check_data(prefix, wanted)
+    check_data(prefix, entries, names)
     with _for_tensorflow(prefix) as path:
-        return _restore(prefix, path, wanted)
+        return _restore(prefix, path, {name: entries[name] for name in names})
 
 
 def _values_of_constants(prefix: str, names: list[str]) -> dict[str, np.ndarray]:
@@ -110,8 +115,9 @@ def _check_shard(prefix: str, path: str, size: int) -> None:
     first_bytes(path, "a part of a checkpoint")
     found = os.path.getsize(path)
     if found < size:
-        # Values may begin with any bytes: what else it could be is asked only of a file that is too short.
-        check_readable(path, "a part of a checkpoint")
+        if found:
+            # Values may begin with any bytes: what else it could be is asked only of a file that is too short.
+            check_readable(path, "a part of a checkpoint")
         raise UserError("source", path, f"expected {size} bytes, found {found}", "copy or download it again")
 
 
@@ -131,18 +137,41 @@ def _for_tensorflow(prefix: str) -> Iterator[str]:
 
 
 def _restore(prefix: str, path: str, wanted: Mapping[str, Entry]) -> dict[str, np.ndarray]:
-    """The values of tensors that the index has; if some cannot be read, one of them is found by reading each alone."""
+    """The values of tensors that the index has; those that cannot be read are found by reading each alone."""
     import tensorflow as tf  # takes seconds, and the index does not need it
 
-    try:
-        with tf.device("CPU:0"):  # values need no room on a GPU
-            return _values(path, wanted)
-    except tf.errors.OpError as error:
-        if len(wanted) > 1:
-            return {name: _restore(prefix, path, {name: entry})[name] for name, entry in wanted.items()}
-        reason = "their checksum does not match" if "hecksum" in error.message else type(error).__name__
-        what = f"the values of '{next(iter(wanted))}' cannot be read: {reason}"
-        raise UserError("source", prefix, what, "copy or download it again") from None
+    def values(some: Mapping[str, Entry]) -> dict[str, np.ndarray] | tf.errors.OpError:
+        try:
+            with tf.device("CPU:0"):  # values need no room on a GPU
+                return _values(path, some)
+        except tf.errors.OpError as error:
+            return error
+
+    found = values(wanted)
+    if isinstance(found, dict):
+        return found
+    alone = {name: values({name: entry}) for name, entry in wanted.items()}
+    damaged = {name: error for name, error in alone.items() if not isinstance(error, dict)}
+    if not damaged:  # the disk failed once
+        return {name: value for each in alone.values() if isinstance(each, dict) for name, value in each.items()}
+    name, error = next(iter(damaged.items()))
+    where, place = _place_of(prefix, wanted[name])
+    check_readable(where, "a part of a checkpoint")  # an archive or a web page may be larger than what it stands for
+    reason = "their checksum does not match" if "hecksum" in error.message else type(error).__name__
+    what = f"the values of '{name}'{place} cannot be read: {reason}"
+    if len(damaged) == 1:
+        raise UserError("source", where, what, "copy or download it again")
+    what += f"; nor can those of {len(damaged) - 1} others of {len(wanted)}"
+    raise UserError("source", where, what, "are its files those of one checkpoint? copy or download all of them again")
+
+
+def _place_of(prefix: str, entry: Entry) -> tuple[str, str]:
+    """The file in which a tensor lies, as far as the index says, and the words for its bytes."""
+    if not is_v2(prefix):
+        return v1_files(prefix)[entry.shard], ""
+    place = entry.slices[0] if entry.slices else entry
+    end = place.offset + place.size
+    return _data_file(prefix, place.shard, shard_count(prefix)), f" (bytes {place.offset} to {end})"
 
 
 def _values(path: str, wanted: Mapping[str, Entry]) -> dict[str, np.ndarray]:
