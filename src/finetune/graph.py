@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from finetune.names import input_ref, is_control, node_of
-from finetune.protos import AttrValue, CondContextDef, GraphDef, MetaGraphDef, NodeDef, WhileContextDef
+from finetune.protos import AttrValue, CondContextDef, DataType, GraphDef, MetaGraphDef, NodeDef, WhileContextDef
 
 # DataType of tensorflow/core/framework/types.proto -> NumPy, for the constants that we write ourselves.
 DTYPES: dict[int, Any] = {
@@ -35,6 +35,15 @@ BOOL = 10
 RESOURCE = 20
 FLOATS = (1, 2, 19, 14)  # float, double, half, bfloat16
 REF = 100  # a reference dtype is its base plus this
+
+
+def dtype_name(dtype: int) -> str:
+    """A dtype in NumPy's words, or in TensorFlow's where NumPy has none.
+
+    >>> dtype_name(1), dtype_name(7)
+    ('float32', 'string')
+    """
+    return np.dtype(DTYPES[dtype]).name if dtype in DTYPES else DataType.Name(dtype)[3:].lower()
 
 
 @dataclass(frozen=True)
