@@ -18,8 +18,9 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
     "batches", "state", "export", "picture", "layout", "repeats", "layers", "plan", "phases", "synthetic", "data",
-    "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
-    "trust", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",
+    "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone",
+    "weights", "specialize", "trust", "cut", "branches", "modes", "randomness", "variables", "tables", "index",
+    "metagraph", "graph", "check",
     "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
     "recipe", "names", "protos", "errors",
 ]

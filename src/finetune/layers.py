@@ -29,6 +29,7 @@ _SILENT = re.compile(
 )
 _NORMALISES = re.compile(r"FusedBatchNorm.*|BatchNormWithGlobalNormalization")
 _ANY_KERNEL = re.compile(r"(\w*_)?(weights?|kernel|filters?|matrix|w|variable)(_?\d+)?", re.IGNORECASE)
+_FILLS = re.compile(r"TensorArray(Scatter|Write)(V\d)?")
 _PIECE = re.compile(r"/part_\d+$")
 _SHARE_KEPT = ("Floor", "GreaterEqual")  # how dropout turns noise into zeros and ones
 
@@ -93,6 +94,7 @@ class _Parts:
     a node, and `loops` in which loop a node stands."""
 
     graph: Graph
+    refs: Mapping[str, Sequence[str]]  # what each node reads
     order: Sequence[str]  # the driven nodes, each after what it reads, but for loops
     driven: frozenset[str]
     weights: Mapping[str, tuple[str, ...]]
@@ -175,30 +177,31 @@ def _parts(
     below: Graph, inputs: Iterable[str], at: str, barriers: Sequence[str], wide: set[str], known: Collection[str]
 ) -> _Parts:
     ends = {node_of(tensor) for tensor in (at, *barriers) if node_of(tensor) in below.nodes}
+    refs = {name: data_inputs(node) for name, node in below.nodes.items()}
     whiles = {context.context_name for context in all_contexts(below)[1]}
     loops = {node: place for node, place in places(below).items() if place in whiles}
     inputs = frozenset(name for name in inputs if name in below.nodes)
-    driven = _driven(below, inputs, _SIZES)
+    driven = _driven(below, refs, inputs, _SIZES)
     if not driven.issuperset(ends):  # only the size of the input counts
-        driven = _driven(below, inputs, ())
+        driven = _driven(below, refs, inputs, ())
     touched = {loops[name] for name in driven if name in loops}
     driven |= {name for name, loop in loops.items() if loop in touched} | ends
     flowing = [name for name in below.nodes if name in driven]
     weights = {}
     for name in flowing:
-        met = dict.fromkeys(v for ref in data_inputs(below.nodes[name]) for v in _made_of(below, ref, driven, known))
+        met = dict.fromkeys(v for ref in refs[name] for v in _made_of(refs, ref, driven, known))
         if met:
             weights[name] = tuple(met)
-    before = {name: [n for r in data_inputs(below.nodes[name]) if (n := node_of(r)) in driven] for name in flowing}
+    before = {name: [n for r in refs[name] if (n := node_of(r)) in driven] for name in flowing}
     order = [name for component in in_order(before) for name in component]
-    return _Parts(below, order, frozenset(driven), weights, loops, inputs, ends, frozenset(barriers), wide)
+    return _Parts(below, refs, order, frozenset(driven), weights, loops, inputs, ends, frozenset(barriers), wide)
 
 
-def _driven(below: Graph, inputs: Iterable[str], sizes: Collection[str]) -> set[str]:
+def _driven(below: Graph, refs: Mapping[str, Sequence[str]], inputs: Iterable[str], sizes: Collection[str]) -> set[str]:
     readers: dict[str, list[str]] = {}
-    for node in below.nodes.values():
-        for source in {node_of(ref) for ref in data_inputs(node)}:
-            readers.setdefault(source, []).append(node.name)
+    for name, read in refs.items():
+        for source in {node_of(ref) for ref in read}:
+            readers.setdefault(source, []).append(name)
     found, stack = set(inputs), list(inputs)
     while stack:
         for name in readers.get(stack.pop(), ()):
@@ -208,7 +211,7 @@ def _driven(below: Graph, inputs: Iterable[str], sizes: Collection[str]) -> set[
     return found
 
 
-def _made_of(below: Graph, ref: str, driven: Collection[str], known: Collection[str]) -> list[str]:
+def _made_of(refs: Mapping[str, Sequence[str]], ref: str, driven: Collection[str], known: Collection[str]) -> list[str]:
     """The variables that a value is made of which does not depend on the data."""
     stack, seen, found = [node_of(ref)], set(), []
     while stack:
@@ -218,7 +221,7 @@ def _made_of(below: Graph, ref: str, driven: Collection[str], known: Collection[
         seen.add(name)
         if name in known:
             found.append(name)
-        stack.extend(node_of(r) for r in data_inputs(below.nodes[name]))
+        stack.extend(node_of(r) for r in refs[name])
     return found
 
 
@@ -257,7 +260,7 @@ def _unit(parts: _Parts, name: str) -> str:
 
 
 def _read(parts: _Parts, name: str) -> list[str]:
-    return [n for ref in data_inputs(parts.graph.nodes[name]) if (n := node_of(ref)) in parts.driven]
+    return [n for ref in parts.refs[name] if (n := node_of(ref)) in parts.driven]
 
 
 def _is_anchor(parts: _Parts, name: str) -> bool:
@@ -268,7 +271,7 @@ def _edges(parts: _Parts, group: Mapping[str, int]) -> dict[tuple[int, int], set
     """The tensors that go from one box to another."""
     found: dict[tuple[int, int], set[str]] = {}
     for name, number in group.items():
-        for ref in data_inputs(parts.graph.nodes[name]):
+        for ref in parts.refs[name]:
             source = group.get(node_of(ref), number)
             if source != number:
                 found.setdefault((source, number), set()).add(tensor_name(ref))
@@ -289,7 +292,7 @@ def _acyclic(parts: _Parts, group: Mapping[str, int]) -> dict[str, int]:
 
 
 def _folded(parts: _Parts, group: Mapping[str, int]) -> dict[str, int]:
-    """What applies no weights is part of the one box that it reads; what it made of an input, of the one reading that."""
+    """What applies no weights joins the one box that it reads; what stands between input and layer joins the layer."""
     fixed = {g for name, g in group.items() if name in parts.inputs or name in parts.loops or _is_anchor(parts, name)}
     sources = {group[name] for name in parts.inputs}
     ending = {group[name] for name in parts.ends}
@@ -334,19 +337,19 @@ def _insides(parts: _Parts, group: Mapping[str, int], order: Sequence[int], at: 
     found[group[node_of(at)]].given.add(at)
     seen = set(group)
     for inside in found.values():
-        stack = [node_of(r) for name in inside.members for r in data_inputs(parts.graph.nodes[name])]
+        stack = [node_of(r) for name in inside.members for r in parts.refs[name]]
         while stack:
             name = stack.pop()
             if name not in seen:
                 seen.add(name)
                 inside.owned.append(name)
-                stack.extend(node_of(r) for r in data_inputs(parts.graph.nodes[name]))
+                stack.extend(node_of(r) for r in parts.refs[name])
     found[order[-1]].owned += [name for name in parts.graph.nodes if name not in seen]  # idle exits of loops
     return list(found.values())
 
 
 def _box(parts: _Parts, inside: _Inside, own: Sequence[Fate], shapes: Mapping[str, Shape], at: str) -> Box:
-    nodes, members, owned = parts.graph.nodes, inside.members, inside.owned
+    members, owned = inside.members, inside.owned
     place = {name: i for i, name in enumerate(members)}
     given = max(inside.given, key=lambda t: (t == at, place[node_of(t)]), default=f"{members[-1]}:0")
     sizes = tuple(tuple(shapes[fate.variable.name]) for fate in own)
@@ -363,8 +366,25 @@ def _box(parts: _Parts, inside: _Inside, own: Sequence[Fate], shapes: Mapping[st
     wide = [fate.variable.name for fate in own if fate.variable.name in parts.wide]
     title = _title(wide or [fate.variable.name for fate in own], loops, anchors or members)
     ops = _ops(parts, members, shapes)
-    shape = recorded_shape(nodes[node_of(given)], port_of(given))
-    return Box(title, kind, ops, everything, tuple(own), sizes, shape, _marks(parts, inside, own, anchors, is_loop))
+    return Box(
+        title,
+        kind,
+        ops,
+        everything,
+        tuple(own),
+        sizes,
+        _shape(parts, given),
+        _marks(parts, inside, own, anchors, is_loop),
+    )
+
+
+def _shape(parts: _Parts, tensor: str) -> Shape | None:
+    """What the file records of a tensor, or of what is put into a `TensorArray`, whose own value means nothing."""
+    node = parts.graph.nodes[node_of(tensor)]
+    while _FILLS.fullmatch(node.op) and len(data_inputs(node)) > 2:
+        tensor = data_inputs(node)[2]
+        node = parts.graph.nodes[node_of(tensor)]
+    return recorded_shape(node, port_of(tensor))
 
 
 def _is_cycle(parts: _Parts, members: Sequence[str]) -> bool:
@@ -418,7 +438,7 @@ def _marks(
     if is_loop and applied == 1:
         marks.append("loop")
     elif applied > 1:
-        marks.append(f"unrolled loop, {applied} steps" if is_loop else f"applied {applied} times")
+        marks.append(f"unrolled loop, {applied:,} steps" if is_loop else f"applied {applied:,} times")
     hidden = parts.barriers - inside.given
     marks += [f"barrier inside, at {t}" for t in sorted(hidden) if node_of(t) in inside.members]
     return tuple(marks)

@@ -185,19 +185,21 @@ def _face(box: Box) -> _Face:
 
 
 def _wrapped(ops: Sequence[str], letters: int) -> list[str]:
-    """Ops in at most three lines."""
-    lines = [""]
+    """Ops in at most three lines, the last with room for how many more there are.
+
+    >>> _wrapped(["Conv2D 3×3", "BiasAdd", "Relu"], 24)
+    ['Conv2D 3×3 → BiasAdd →', 'Relu']
+    """
+    lines: list[str] = []
     for number, op in enumerate(ops):
-        following = f"{lines[-1]} → {op}" if lines[-1] else op
-        if len(following) <= letters - 2:
-            lines[-1] = following
+        room = letters - (10 if len(lines) == 3 else 2)
+        if lines and len(lines[-1]) + 3 + len(op) <= room:
+            lines[-1] += f" → {op}"
         elif len(lines) == 3:
-            more = f" … {len(ops) - number} more"
-            return [*lines[:-1], _cropped(lines[-1], letters - len(more)) + more]
+            return [*lines[:2], f"{lines[2]} … {len(ops) - number} more"]
         else:
-            lines[-1] += " →" if lines[-1] else ""
-            lines.append(op)
-    return [line for line in lines if line]
+            lines[-1:] = [f"{lines[-1]} →", op] if lines else [op]
+    return lines
 
 
 def _box(box: Box, face: _Face, centre: tuple[float, float]) -> str:
@@ -293,7 +295,10 @@ def _head(caption: Caption, x: float, head: float, foot: float, width: float) ->
         f'<g class="learns">{_rectangle("box", left, head, _WIDE, height, 4)}',
         *(
             _words(
-                left + _PAD, head + 21 + _LINE * i, _cropped(line, int((_WIDE - 2 * _PAD) / _BOLD)), "" if i else "name"
+                left + _PAD,
+                head + 21 + _LINE * i,
+                _cropped(line, int((_WIDE - 2 * _PAD) / (_LETTER if i else _BOLD))),
+                "" if i else "name",
             )
             for i, line in enumerate(caption.head)
         ),
