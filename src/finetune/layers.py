@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from finetune.cut import places
@@ -312,9 +312,9 @@ def _folded(parts: _Parts, group: Mapping[str, int]) -> dict[str, int]:
         readers.setdefault(source, []).append(number)
     for number in before:
         following = readers.get(number, [])
-        if number not in fixed | ending and len(following) == 1 and set(before[number]) <= sources:
-            if len(before[number]) == 1 and following[0] in fixed:
-                into[number] = following[0]
+        alone = len(following) == 1 == len(before[number]) and number not in fixed | ending
+        if alone and before[number][0] in sources and following[0] in fixed:
+            into[number] = following[0]
     return {name: into[number] for name, number in group.items()}
 
 
@@ -404,8 +404,8 @@ def _title(variables: Sequence[str], loops: Sequence[str], names: Sequence[str])
     variables = [_PIECE.sub("", name) for name in variables]
     if len(variables) == 1 and not _ANY_KERNEL.fullmatch(variables[0].rpartition("/")[2]) and not loops:
         return variables[0]
-    scopes = [name.rpartition("/")[0] for name in variables]
-    shared = "/".join(os.path.commonprefix([scope.split("/") for scope in scopes]))
+    scopes = zip(*(name.split("/")[:-1] for name in variables), strict=False)
+    shared = "/".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, scopes))
     return shared or (loops[0].rpartition("/")[0] or loops[0] if loops else names[0])
 
 

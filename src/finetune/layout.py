@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _SWEEPS = 12
 _GAP = 28.0  # between two boxes of a row
@@ -38,7 +39,7 @@ def layout(sizes: Sequence[tuple[float, float]], edges: Iterable[tuple[int, int]
         routes[a, b] = [a, *lanes, b]
     near: list[list[int]] = [[] for _ in row_of]
     for route in routes.values():
-        for one, other in zip(route, route[1:], strict=False):
+        for one, other in pairwise(route):
             near[one].append(other)
             near[other].append(one)
     order: list[list[int]] = [[] for _ in range(max(row_of, default=0) + 1)]
