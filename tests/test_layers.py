@@ -221,4 +221,4 @@ def test_a_chain_of_20_000_nodes_is_short_and_quick():
     found = short(diagram(source, "out:0", ["x:0"], fates, shapes, []))
     assert time.process_time() - start < 5
     assert len(found.boxes) <= 4
-    assert found.boxes[1].times > 6000
+    assert max(box.times for box in found.boxes) > 6000
