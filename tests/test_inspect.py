@@ -88,7 +88,7 @@ def test_no_tensorflow_is_imported():
         ([], "error[recipe] inspect: the following arguments are required: PATH"),
         (["nowhere/at/all"], "error[source] inspect: there is no folder"),
         ([DEMO, "--recipe", "out.txt"], "error[recipe] --recipe: 'out.txt' does not end in .yaml"),
-        ([DEMO, "--picture"], "error[recipe] inspect: unrecognized arguments: --picture"),
+        ([DEMO, "--portrait"], "error[recipe] inspect: unrecognized arguments: --portrait"),
         ([DEMO, "--recipe", "taken.yaml"], "error[recipe] --recipe: 'taken.yaml' is there already"),
     ],
 )

@@ -22,6 +22,7 @@ examples:
   python -m finetune recipe=mine.yaml 'learn=[["conv5/.*", 0.1]]' stop_gradient=false
   python -m finetune --multirun recipe=vgg_2class train.learning_rate=1e-2,1e-3,1e-4
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml
+  python -m finetune inspect vgg16.ckpt --picture vgg16.svg --cut fc7
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
@@ -129,7 +130,7 @@ def list_recipes(words: list[str]) -> int:
 
 
 def inspect(words: list[str]) -> int:
-    """print what a pair is and where it can be cut: PATH [--json] [--recipe OUT.yaml]"""
+    """print what a pair is and where it can be cut: PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg]"""
     from finetune.verbs import show
 
     return show(words)

@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from finetune.names import input_ref, is_control, node_of
-from finetune.protos import AttrValue, CondContextDef, MetaGraphDef, NodeDef, WhileContextDef
+from finetune.protos import AttrValue, CondContextDef, DataType, MetaGraphDef, NodeDef, WhileContextDef
 
 # DataType of tensorflow/core/framework/types.proto -> NumPy, for the constants that we write ourselves.
 DTYPES: dict[int, Any] = {
@@ -37,6 +37,17 @@ RESOURCE = 20
 FLOATS = (1, 2, 19, 14)  # float, double, half, bfloat16
 REF = 100  # a reference dtype is its base plus this
 MOST_REPEATED = 2**24  # values of a constant that stand in the file once; the few that are read here are small
+
+
+def dtype_name(dtype: int) -> str:
+    """A dtype in NumPy's words, or in TensorFlow's where NumPy has none.
+
+    >>> dtype_name(1), dtype_name(7)
+    ('float32', 'string')
+    """
+    if dtype in DTYPES:
+        return np.dtype(DTYPES[dtype]).name
+    return DataType.Name(dtype)[3:].lower() if dtype in DataType.values() else f"type {dtype}"
 
 
 @dataclass(frozen=True)

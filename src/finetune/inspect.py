@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from finetune import candidates, constants, metagraph, modes, settle, variables, weights
+from finetune import candidates, constants, freeze, layers, metagraph, modes, settle, variables, weights
 from finetune.candidates import Flow
-from finetune.cut import cut
+from finetune.cut import cut, find_tensor
 from finetune.errors import UserError
 from finetune.functions import inline
-from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, data_inputs, from_meta, shape_of
+from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, data_inputs, dtype_name, from_meta, shape_of
 from finetune.index import Entry
+from finetune.layers import Diagram
 from finetune.metagraph import Pair
 from finetune.names import node_of, tensor_name
-from finetune.protos import DataType
 from finetune.slices import piece_shape_of
 from finetune.specialize import FEEDERS, dtype_and_shape, feeders, open_placeholders
 from finetune.variables import AVERAGE, SLOT, Variable
@@ -127,6 +127,47 @@ def inspect(path: str) -> Inspection:
     )
 
 
+@dataclass(frozen=True)
+class Sliced:
+    """A pair cut at a tensor, with what a recipe that says nothing else would make of it: only the head learns."""
+
+    pair: Pair
+    cut: Tensor
+    inputs: Sequence[Tensor]
+    feeds: Sequence[Feed]
+    diagram: Diagram
+    nodes: int
+    unneeded: Mapping[str, int]
+
+
+def sliced(path: str, at: str | None = None) -> Sliced:
+    """The layers below a cut, the best candidate if none is named; no TensorFlow is imported.
+
+    Raises:
+      UserError: a file is missing or damaged; a tensor that the graph has not; no tensor to cut at.
+    """
+    pair = metagraph.find_pair(path, "inspect")
+    meta = metagraph.read(pair.meta)
+    graph = inline(from_meta(meta))
+    found = variables.find_variables(meta, graph, own_names=pair.is_one_file)
+    slots = _slots(graph, found)
+    entries = weights.read_index(pair.prefix)
+    shapes = {v.name: tuple(n or 1 for n in _shape(v, entries) or ()) for v in found}
+    flow = _flow(graph, [v.name for v in found if v.dtype in FLOATS and v.name not in slots])
+    if at is None:
+        known = candidates.candidates(flow, {name: math.prod(shape) for name, shape in shapes.items()})
+        if not known:
+            raise UserError("source", path, "no tensor of the graph depends on data and variables", "name one by --cut")
+        at = known[0]
+    at = find_tensor(graph, at, "--cut")
+    inputs, feeds, _ = _fed(graph, flow, at)
+    below = cut(graph, [at], [t.tensor for t in (*inputs, *feeds)])
+    own = [v for v in found if v.name in below.nodes]
+    fates = freeze.decide(own, [], freeze.behind(below, at, [at]), [], set())
+    drawn = layers.diagram(below, at, [t.tensor for t in inputs], fates, shapes, [at])
+    return Sliced(pair, _described(graph, at), inputs, feeds, drawn, len(graph.nodes), layers.unneeded(graph, below))
+
+
 def _flow(graph: Graph, learned: Sequence[str]) -> Flow:
     """What depends on what; the data comes from placeholders or queues, or failing those lies in the graph itself."""
     opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
@@ -205,17 +246,6 @@ def _described(graph: Graph, tensor: str) -> Tensor:
     except UserError:
         return Tensor(tensor, "unknown", None)
     return Tensor(tensor, dtype_name(dtype), None if shape is None else shape_of(shape))
-
-
-def dtype_name(dtype: int) -> str:
-    """A dtype in NumPy's words, or in TensorFlow's where NumPy has none.
-
-    >>> dtype_name(1), dtype_name(7)
-    ('float32', 'string')
-    """
-    if dtype in DTYPES:
-        return np.dtype(DTYPES[dtype]).name
-    return DataType.Name(dtype)[3:].lower() if dtype in DataType.values() else f"type {dtype}"
 
 
 def _is_numeric(tensor: Tensor) -> bool:

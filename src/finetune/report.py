@@ -9,13 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune import freeze, metagraph
+from finetune import freeze, layers, metagraph
 from finetune.backbone import Backbone
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
@@ -23,16 +23,19 @@ from finetune.errors import printable, shortlist
 from finetune.evaluate import Evaluation
 from finetune.freeze import Fate
 from finetune.graft import Model
+from finetune.picture import Caption, counted, draw, note
 from finetune.plan import Plan
 from finetune.proof import Proof
-from finetune.recipe import Recipe
+from finetune.recipe import Head, Recipe
 from finetune.recipe_files import flat
+from finetune.repeats import short
 from finetune.source import Source
 from finetune.start import Started
 
 EVENTS = "tensorboard"
 METRICS = "metrics.jsonl"
 LOG = "train.log"
+PICTURE = "graph.svg"
 SHOWN = 8  # held-out images in TensorBoard
 
 Pictures = Callable[[Examples, Sequence[int]], np.ndarray]  # uint8 [images, height, width, 3], none for other data
@@ -265,6 +268,29 @@ def _weights(source: Source) -> list[str]:
         anew = [f"{name} ({source.first_value(name)})" for name in start.missing]
         lines.append(f"missing: the checkpoint lacks {shortlist(anew)}, as source.allow_missing allows")
     return lines
+
+
+def picture(plan: Plan, model: Model, head: Head) -> str:
+    """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
+    source, new = plan.source, model.graft.variables
+    reached = {*model.rates, *model.updated}
+    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.phases.fates]
+    inputs = list(source.inputs.values())
+    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.phases.barriers)
+    feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
+    caption = Caption(
+        title=f"{source.pair.meta.name} cut at {source.cut}",
+        lines=[f"feeds: {'; '.join(feeds)}"] if feeds else [],
+        cut=source.cut,
+        given=model.said,
+        head=[
+            f"{head.name}: {head.kind} → {plan.classes} classes",
+            f"{counted(sum(math.prod(shape) for shape in new.values()))} · learns (new)",
+        ],
+        barred=source.cut in plan.phases.barriers,
+        note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
+    )
+    return draw(short(drawn), caption)
 
 
 def _told(fate: Fate, model: Model) -> str:

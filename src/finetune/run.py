@@ -84,6 +84,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
         tell.graph(meta)
         tell.hparams(recipe)
+        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model, recipe.head))
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
     # ---- Train.

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from finetune.checkpoints import write_text
 from finetune.errors import UserError, printable, shortlist
-from finetune.inspect import Inspection, Tensor, inspect
+from finetune.inspect import Inspection, Sliced, Tensor, inspect, sliced
 from finetune.names import node_of, unused
+from finetune.picture import Caption, draw, note
+from finetune.repeats import short
 
 _LISTED = 8  # of a long list, so that a table fits on a screen
 _NAME_WIDTH = 64
@@ -27,15 +30,21 @@ def show(words: list[str]) -> int:
         raise UserError("source", options.path, what, "name a cut in a recipe of your own")
     if options.recipe:
         _write(Path(options.recipe), recipe(found, options.recipe))
+    if options.picture:
+        drawing = picture(sliced(options.path, options.cut))
+        Path(options.picture).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(options.picture), drawing)
     print(as_json(found) if options.json else table(found))
     if options.recipe and not options.json:
         print(f"recipe: {printable(options.recipe)}")
+    if options.picture and not options.json:
+        print(f"picture: {printable(options.picture)}")
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        todo = "write inspect PATH [--json] [--recipe OUT.yaml]"
+        todo = "write inspect PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg [--cut TENSOR]]"
         raise UserError("recipe", "inspect", message, todo)
 
 
@@ -44,9 +53,17 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("path", metavar="PATH")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--recipe", metavar="OUT.yaml")
+    parser.add_argument("--picture", metavar="OUT.svg")
+    parser.add_argument("--cut", metavar="TENSOR")
     options = parser.parse_args(words)
     if options.recipe is not None and not options.recipe.endswith((".yaml", ".yml")):
         raise UserError("recipe", "--recipe", f"'{options.recipe}' does not end in .yaml", "recipe= asks for it")
+    if options.picture is not None and not options.picture.endswith(".svg"):
+        raise UserError("recipe", "--picture", f"'{options.picture}' does not end in .svg", "the picture is one")
+    if options.cut is not None and options.picture is None:
+        raise UserError(
+            "recipe", "--cut", "says where the picture is cut, and none is asked for", "add --picture OUT.svg"
+        )
     return options
 
 
@@ -98,6 +115,21 @@ def table(found: Inspection) -> str:
         if names:
             lines.append(f"  {status}: {shortlist(names, 4)}")
     return "\n".join(printable(line) for line in lines)
+
+
+def picture(found: Sliced) -> str:
+    """The layers below the cut, as a recipe that says nothing else would train them: only the head learns."""
+    words = [f"{f.tensor} = {json.dumps(f.eval)}" + ", a guess" * f.guessed for f in found.feeds]
+    caption = Caption(
+        title=f"{found.pair.meta.name} cut at {found.cut.tensor}",
+        lines=[f"feeds: {'; '.join(words)}"] if words else [],
+        cut=found.cut.tensor,
+        given=f"{found.cut.dtype} {shape(found.cut)}",
+        head=["head: linear, new", "one output for each class · learns"],
+        barred=True,
+        note=note(found.unneeded, found.nodes),
+    )
+    return draw(short(found.diagram), caption)
 
 
 def shape(tensor: Tensor) -> str:

@@ -235,5 +235,5 @@ def test_an_assignment_in_a_loop_is_refused_by_name(tmp_path: Path):
         return tf.identity(tf.while_loop(lambda i, _: i < 2, turn, [0, x], name="loop")[1][:, 0], name="features")
 
     golden, _ = saved(tmp_path, counting, trained=False)
-    with pytest.raises(UserError, match="loop → .*loop_body.*AssignAddVariableOp assigns to variable 'count'"):
+    with pytest.raises(UserError, match=r"loop → .*loop_body.*AssignAddVariableOp assigns to variable 'count'"):
         features_of(source_of(golden), {})
