@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune.bodies import branches, called, callees_first, check_recursion, closed, opened, renamed
 from finetune.graph import constant, make_node, to_meta
 from finetune.protos import AttrValue
-from tests.graphs import INT, call, every_golden, fed, function, golden, graph, inner, refusal, with_functions
+from tests.graphs import INT, call, fed, function, graph, inner, refusal, with_functions
 
 BEST = function(
     "best",
@@ -53,15 +53,6 @@ def test_a_body_reads_as_a_graph_and_is_written_back_the_same():
     assert body.arguments == ["t"]
     assert (list(body.nodes["top"].input), dict(body.returns)) == (["t", "k"], {"where": "top:1", "same": "t"})
     assert closed(body, "best", BEST) == BEST
-
-
-@every_golden
-def test_functions_of_a_golden_are_written_back_the_same(name: str):
-    source = golden(name).graph
-    for each in source.functions:
-        body = opened(each, source)
-        assert body is not None
-        assert closed(body, each.signature.name, each) == each
 
 
 def test_what_nothing_explains_is_not_opened():
