@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.cut import cut, find_tensor, place_of
-from finetune.functions import MOST_NODES, decided, inline
+from finetune.functions import MOST_NODES, decided, inline, with_names
 from finetune.graph import attr, constant, make_node
 from finetune.protos import AttrValue, FunctionDef, WhileContextDef
 from finetune.variables import find_updates
@@ -87,6 +87,17 @@ def test_of_several_outputs_each_has_a_node_and_keeps_its_name():
     assert [find_tensor(after, name, "cut") for name in ("call", "call:1")] == ["call/output_0:0", "call/output_1:0"]
     assert refusal(find_tensor, after, "call:2", "cut").what == "'call' has 2 outputs, no 'call:2'"
     assert "call" not in cut(after, ["out"]).nodes
+
+
+def test_a_part_of_a_graph_has_the_names_of_the_outputs_that_are_in_it():
+    calls = [call(f"call{n}", "split", "x", results=(FLOAT, INT)) for n in range(3)]
+    readers = [node("both", "Pair", "call0", "call0:1"), node("one", "Relu", "call1"), node("two", "Neg", "call2:1")]
+    whole = inline(with_functions(graph(fed("x", 3), *calls, *readers), SPLIT))
+    after = with_names(cut(whole, ["both", "one", "two"]), whole)
+    assert list(after.nodes)[-2:] == ["call0", "call1"]
+    assert inputs(after, "call0") == ["call0/output_0", "call0/output_1"]
+    assert (inputs(after, "call1"), list(attr(after.nodes["call1"], "T").list.type)) == (["call1/output_0"], [FLOAT])
+    assert find_tensor(after, "call0:1", "cut") == "call0/output_1:0"
 
 
 def test_the_file_says_how_ops_are_defined_that_are_in_no_list():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from finetune.bodies import CONTROL_FLOW, Body, called, callees_first, closed, filled, opened, with_attrs
@@ -66,6 +67,18 @@ def tensor_of(graph: Graph, tensor: str) -> str:
     if node is None or _CALL not in node.attr or port_of(tensor) >= len(data_inputs(node)):
         return tensor
     return f"{node_of(data_inputs(node)[port_of(tensor)])}:0"
+
+
+def with_names(graph: Graph, whole: Graph) -> Graph:
+    """A part of a graph with the names of the calls whose first outputs are in it: `CALL:1` is there as well."""
+    nodes = dict(graph.nodes)
+    for name, node in whole.nodes.items():
+        if _CALL in node.attr and name not in nodes:
+            refs = list(takewhile(lambda ref: node_of(ref) in graph.nodes, data_inputs(node)))
+            if refs:
+                kinds = AttrValue(list=AttrValue.ListValue(type=attr(node, "T").list.type[: len(refs)]))
+                nodes[name] = changed(node, input=refs, attrs={"T": kinds, _CALL: AttrValue(b=True)})
+    return graph.with_nodes(nodes)
 
 
 Call = tuple[Any, Mapping[str, Any], Body]  # the node, the values of the function's attributes, the function

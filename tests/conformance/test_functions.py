@@ -177,7 +177,8 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
 
     export.write_pair(tmp_path / "written", pair_graph(source, model), dict(state.variables()), {}, beside={})
     ask = {"folder": str(tmp_path / "written"), "out": str(tmp_path / "out.npz"), "batch": str(tmp_path / "batch.npz")}
-    ask["asks"] = [{"feeds": {"x:0": "x"}, "fetches": ["features:0", "head/probabilities:0"]}]
+    fetches = ["StatefulPartitionedCall:1", "features:0", "head/probabilities:0"]
+    ask["asks"] = [{"feeds": {"x:0": "x"}, "fetches": fetches}]
     np.savez(tmp_path / "batch.npz", **golden.batch)
     script = str(Path(__file__).with_name("plain_tensorflow.py"))
     result = subprocess.run(
@@ -189,6 +190,7 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
     backbone = make_backbone(source.whole, golden.cut, golden.inputs, golden.feeds["eval"])
     ours = as_function(forward_program(backbone, model.graft), ["features", "probabilities"])
     with np.load(tmp_path / "out.npz") as found:
+        assert found["0/StatefulPartitionedCall:1"].tobytes() == found["0/features:0"][:, 5:7].tobytes()
         truth = {"features": found["0/features:0"], "probabilities": found["0/head/probabilities:0"]}
     same_bits(arrays(ours(arguments(state.variables(), golden.batch))), truth)
 
