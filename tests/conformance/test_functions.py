@@ -7,13 +7,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from goldens import Arrays, Golden, arguments, arrays, close, features_of, model_of, same_bits, source_of, with_head
+from goldens import (
+    GOLDENS,
+    Arrays,
+    Golden,
+    arguments,
+    arrays,
+    close,
+    features_of,
+    model_of,
+    same_bits,
+    source_of,
+    with_head,
+)
 
 from finetune import export
 from finetune.backbone import make_backbone
@@ -241,3 +254,13 @@ def test_an_assignment_in_a_loop_is_refused_by_name(tmp_path: Path):
     golden, _ = saved(tmp_path, counting, trained=False)
     with pytest.raises(UserError, match=r"loop → .* → .*: AssignAddVariableOp assigns to variable 'count'"):
         features_of(source_of(golden), {})
+
+
+def test_a_loop_whose_context_is_in_no_file_has_features_and_no_gradient():
+    golden = GOLDENS["while_scalar"]
+    source = source_of(golden)
+    features = features_of(source, golden.feeds["eval"])(golden.batch)
+    lost = replace(source, whole=replace(source.whole, whiles=()))
+    assert features_of(lost, golden.feeds["eval"])(golden.batch).tobytes() == features.tobytes()
+    with pytest.raises(UserError, match="no gradient through a loop without a while_context"):
+        model_of(lost)
