@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from finetune.graph import Graph, constant, from_meta, make_node, to_meta
 from finetune.protos import (
     AttrValue,
     CondContextDef,
+    FunctionDef,
     GraphDef,
     MetaGraphDef,
     TensorShapeProto,
@@ -131,6 +132,40 @@ def golden(name: str) -> Golden:
 
 
 every_golden = pytest.mark.parametrize("name", NAMES)
+
+
+# ---- functions
+
+
+def function(name: str, arguments: Sequence[str], results: Mapping[str, str], *nodes: Any, **kinds: int) -> Any:
+    """A `FunctionDef` of float arguments and results, unless `kinds` says otherwise of one."""
+    new = FunctionDef(ret=results, node_def=nodes)
+    new.signature.name = name
+    for argument in arguments:
+        new.signature.input_arg.add(name=argument, type=kinds.get(argument, FLOAT))
+    for result in results:
+        new.signature.output_arg.add(name=result, type=kinds.get(result, FLOAT))
+    return new
+
+
+def inner(name: str, op: str, *inputs: str, **attrs: Any) -> Any:
+    """A node of a function, whose inputs are written `node:output_arg:index`."""
+    result = node(name, op, **attrs)
+    result.input.extend(inputs)
+    return result
+
+
+def call(name: str, called: str, *inputs: str, results: Sequence[int] = (FLOAT,)) -> Any:
+    result = make_node(name, "PartitionedCall", (), Tout={"list": AttrValue.ListValue(type=results)})
+    result.input.extend(inputs)
+    result.attr["f"].func.name = called
+    return result
+
+
+def with_functions(source: Graph, *functions: Any, **ops: Sequence[str]) -> Graph:
+    """The graph with a library, and with the definitions of some ops: name -> the names of its float outputs."""
+    defined = with_ops(source, **{op: [{"name": o, "type": FLOAT} for o in names] for op, names in ops.items()})
+    return replace(defined if ops else source, functions=functions)
 
 
 # ---- control flow of TensorFlow 1

@@ -8,18 +8,23 @@ from finetune.branches import fold, scalar
 from finetune.cut import cut
 from finetune.graph import constant, make_node, read_constant
 from finetune.names import node_of
+from finetune.protos import AttrValue
 from finetune.specialize import with_constants
 from tests.graphs import (
     BOOL,
+    FLOAT,
     INT,
     cond_graph,
     every_golden,
     fed,
+    function,
     golden,
     graph,
+    inner,
     loop_graph,
     node,
     stored,
+    with_functions,
 )
 
 
@@ -180,3 +185,38 @@ def test_logic_and_comparison_of_constants_are_known(op, values, result):
 
 def test_a_circle_is_not_followed_for_ever():
     assert known(node("a", "Identity", "p"), node("p", "Identity", "a")) is None
+
+
+# ---- branches of TensorFlow 2
+
+
+def test_a_decided_choice_is_the_branch_that_it_takes_and_so_is_one_in_it():
+    twice = function("twice", ["t"], {"out": "sum:z:0"}, inner("sum", "AddV2", "t", "t"))
+    same = function("same", ["t"], {"out": "t"})
+    again = inner("again", "If", "no:output:0", "t", Tin={"list": AttrValue.ListValue(type=[FLOAT])})
+    again.attr["then_branch"].func.name, again.attr["else_branch"].func.name = "same", "twice"
+    outer = function("outer", ["t"], {"out": "again:output:0"}, constant("no", False), again)
+    for op, value, key in (("If", True, "then_branch"), ("StatelessIf", 0.0, "else_branch")):
+        choice = make_node("if", op, ["p", "x"])
+        choice.attr["then_branch"].func.name = choice.attr["else_branch"].func.name = "same"
+        choice.attr[key].func.name = "outer"
+        source = graph(constant("p", value), fed("x", 3), choice, node("out", "Relu", "if"))
+        after = fold(with_functions(source, outer, twice, same))
+        assert list(after.nodes["if/again/sum"].input) == ["x", "x"]
+        assert [list(after.nodes[n].input) for n in ("if/again", "if")] == [["if/again/sum"], ["if/again"]]
+
+
+@pytest.mark.parametrize(("index", "taken"), [(0, "a"), (1, "b"), (7, "b"), (-1, "b")])
+def test_a_case_that_is_out_of_range_takes_the_last(index: int, taken: str):
+    both = AttrValue.ListValue(func=[{"name": "a"}, {"name": "b"}])
+    choice = make_node("case", "Case", ["i", "x"], branches={"list": both})
+    functions = [function(n, ["t"], {"out": f"{n}_:y:0"}, inner(f"{n}_", "Neg", "t")) for n in "ab"]
+    after = fold(with_functions(graph(constant("i", index, INT), fed("x", 3), choice), *functions))
+    assert list(after.nodes["case"].input) == [f"case/{taken}_"]
+
+
+def test_an_undecided_choice_stays():
+    choice = make_node("if", "If", ["p", "x"])
+    choice.attr["then_branch"].func.name = choice.attr["else_branch"].func.name = "same"
+    source = with_functions(graph(fed("p", dtype=BOOL), fed("x", 3), choice), function("same", ["t"], {"out": "t"}))
+    assert fold(source) is source

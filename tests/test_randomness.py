@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.cut import cut
-from finetune.graph import Graph, attr, make_node, read_constant, shape_of
+from finetune.bodies import opened
+from finetune.cut import cut, pruned
+from finetune.graph import Graph, attr, constant, make_node, read_constant, shape_of
 from finetune.names import node_of
-from finetune.protos import ControlFlowContextDef
+from finetune.protos import AttrValue, ControlFlowContextDef
 from finetune.randomness import SEED, random_nodes, stateless
 from tests.graphs import (
+    BOOL,
     FLOAT,
     INT,
     INT64,
     cond_graph,
     every_golden,
     fed,
+    function,
     golden,
     graph,
+    inner,
     loop_graph,
     node,
     refusal,
     stored,
+    with_functions,
 )
 
 DRAW = {"dtype": {"type": FLOAT}, "T": {"type": INT}, "seed": {"i": 87654321}, "seed2": {"i": 7}}
@@ -168,6 +173,67 @@ def test_a_loop_in_a_loop_counts_on_from_the_outer_count():
     assert list(after["loop/while_context/finetune_seed/Enter"].input) == ["outer/finetune_seed/Identity"]
     strides = [after[f"{name}/finetune_seed/stride"] for name in ("outer", "loop/while_context")]
     assert tuple(read_constant(strides[0])) != tuple(read_constant(strides[1]))
+
+
+# ---- in functions
+
+
+DRAWS = function("draws", ["s"], {"out": "n:output:0"}, make_node("n", "RandomUniform", ["s"], **DRAW), s=INT)
+SIZES = function("sizes", ["s"], {"out": "s"}, s=INT)
+MORE = function("more", ["s"], {"out": "yes:output:0"}, constant("yes", True), s=INT, out=BOOL)
+
+
+def choosing(op: str, **functions: str):
+    key = "T" if op == "While" else "Tin"
+    inputs = ["size"] if op == "While" else ["p", "size"]
+    result = make_node("at", op, inputs, **{key: {"list": AttrValue.ListValue(type=[INT])}})
+    for attribute, called in functions.items():
+        result.attr[attribute].func.name = called
+    return with_functions(noisy(fed("p", dtype=BOOL), result), DRAWS, SIZES, MORE)
+
+
+def body_of(source, attribute: str):
+    name = source.nodes["at"].attr[attribute].func.name
+    body = opened(next(f for f in source.functions if f.signature.name == name), source)
+    assert body is not None
+    return body
+
+
+def test_a_branch_that_draws_gets_the_seed_as_its_last_argument():
+    source = choosing("If", then_branch="draws", else_branch="sizes")
+    before = stored(source)
+    assert random_nodes(source) == ["draws → n"]
+    after = stateless(source)
+    assert list(after.nodes["at"].input) == ["p", "size", "at/seed"]
+    assert list(after.nodes["at/seed"].input) == [SEED, "at/mark"]
+    assert list(attr(after.nodes["at"], "Tin").list.type) == [INT, INT]
+    body = body_of(after, "then_branch")
+    assert body.arguments == ["s", "finetune_seed"]
+    assert (body.nodes["n"].op, list(body.nodes["n"].input)) == ("StatelessRandomUniform", ["s", "n/seed"])
+    assert list(body.nodes["n/seed"].input) == ["finetune_seed", "n/mark"]
+    assert body_of(after, "else_branch").arguments == ["s", "finetune_seed"]
+    assert random_nodes(pruned(after)) == []
+    assert stored(source) == before
+
+
+def test_a_functional_loop_steps_the_seed_on_in_each_turn():
+    after = stateless(choosing("While", cond="more", body="draws"))
+    assert list(attr(after.nodes["at"], "T").list.type) == [INT, INT]
+    body = body_of(after, "body")
+    assert dict(body.returns) == {"out": "n", "finetune_next_seed": "finetune_seed/Add"}
+    assert list(body.nodes["finetune_seed/Add"].input) == ["finetune_seed", "finetune_seed/stride"]
+    assert list(body_of(after, "cond").returns) == ["out"]
+
+
+def test_a_draw_to_which_no_seed_can_be_brought_is_refused():
+    other = make_node("at", "MapDefun", ["size"])
+    other.attr["f"].func.name = "draws"
+    assert refusal(stateless, with_functions(noisy(other), DRAWS)).where == "at"
+    enters = function("draws", ["s"], {"out": "s"}, inner("in", "Enter", "s"), DRAWS.node_def[0], s=INT)
+    source = choosing("If", then_branch="draws", else_branch="sizes")
+    assert "no seed" in refusal(stateless, with_functions(source, enters, SIZES)).what
+    gamma = function("draws", ["s"], {"out": "s"}, inner("n", "RandomGamma", "s", "s"), s=INT)
+    assert refusal(stateless, with_functions(source, gamma, SIZES)).where == "draws → n"
 
 
 def test_the_source_graph_is_untouched():

@@ -1,19 +1,15 @@
-"""The variables of a source, their keys in a checkpoint, and what becomes of them in the engine."""
+"""The variables of a source, and their keys in a checkpoint."""
 
 from __future__ import annotations
 
 import pytest
 
 from finetune.cut import cut
-from finetune.graph import attr, constant, make_node, read_constant, shape_of
-from finetune.names import node_of
-from finetune.parameters import as_parameters
+from finetune.graph import attr, constant, make_node, shape_of
 from finetune.protos import SaverDef, VariableDef
 from finetune.variables import Update, find_updates, find_variables, placeholder
 from tests.graphs import (
-    BOOL,
     FLOAT,
-    INT,
     INT64,
     every_golden,
     fed,
@@ -21,9 +17,7 @@ from tests.graphs import (
     graph,
     meta_of,
     node,
-    refusal,
     shape,
-    stored,
     strings,
     variable,
 )
@@ -174,111 +168,8 @@ def test_without_a_saver_the_slice_information_says_it():
     assert (piece.key, piece.piece) == ("v", "4 3 2,2:-")
 
 
-# ---- as parameters
-
-
-def after(*nodes):
-    return as_parameters(graph(*nodes)).nodes
-
-
-def test_a_variable_becomes_a_placeholder_of_its_name():
-    nodes = after(variable("v", None, 3), variable("u", dtype=INT64, resource=True))
-    assert [n.op for n in nodes.values()] == ["Placeholder", "Placeholder"]
-    assert (attr(nodes["v"], "dtype").type, shape_of(attr(nodes["v"], "shape").shape)) == (FLOAT, (None, 3))
-    assert attr(nodes["u"], "dtype").type == INT64
-
-
 def test_a_placeholder_without_a_shape_has_any():
     assert shape_of(attr(placeholder("p", FLOAT), "shape").shape) is None
-
-
-def test_references_become_values():
-    ops = ["RefIdentity", "RefSwitch", "RefMerge", "RefEnter", "RefExit", "RefNextIteration"]
-    nodes = after(variable("v", 3), *(node(op, op, "v") for op in ops))
-    assert [nodes[op].op for op in ops] == [op.removeprefix("Ref") for op in ops]
-
-
-def test_reading_a_resource_is_the_value_itself():
-    nodes = after(
-        variable("v", 3, resource=True),
-        make_node("read", "ReadVariableOp", ["v", "^pivot"], dtype={"type": FLOAT}),
-        fed("pivot", dtype=BOOL),
-    )
-    assert (nodes["read"].op, list(nodes["read"].input)) == ("Identity", ["v", "^pivot"])
-    assert attr(nodes["read"], "T").type == FLOAT
-
-
-def test_a_resource_may_come_through_a_loop_or_a_branch():
-    nodes = after(
-        variable("v", 3, dtype=2, resource=True),
-        node("switch", "Switch", "v", "flag", **RESOURCE),
-        node("enter", "Enter", "switch:1", **RESOURCE),
-        make_node("read", "ReadVariableOp", ["enter"]),
-        fed("flag", dtype=BOOL),
-    )
-    assert attr(nodes["switch"], "T").type == attr(nodes["enter"], "T").type == attr(nodes["read"], "T").type == 2
-
-
-def test_looking_up_rows_of_a_resource_gathers_from_its_value():
-    kinds = {"Tindices": {"type": INT64}, "dtype": {"type": FLOAT}, "batch_dims": {"i": 0}}
-    nodes = after(
-        variable("v", 9, 3, resource=True),
-        fed("ids", None, dtype=INT64),
-        make_node("rows", "ResourceGather", ["v", "ids", "^pivot"], **kinds),
-        make_node("cells", "ResourceGatherNd", ["v", "ids"], **kinds),
-        make_node("size", "VariableShape", ["v"], out_type={"type": INT64}),
-        make_node("size32", "VariableShape", ["v"]),
-    )
-    assert (nodes["rows"].op, list(nodes["rows"].input)) == ("GatherV2", ["v", "ids", "rows/axis", "^pivot"])
-    assert read_constant(nodes["rows/axis"]) == 0
-    assert list(nodes["rows/axis"].input) == ["^pivot"]
-    assert (nodes["cells"].op, list(nodes["cells"].input)) == ("GatherNd", ["v", "ids"])
-    assert (nodes["size"].op, attr(nodes["size"], "out_type").type) == ("Shape", INT64)
-    assert attr(nodes["size32"], "out_type").type == INT
-
-
-@pytest.mark.parametrize(
-    ("op", "value", "inputs"),
-    [
-        ("Assign", "Identity", ["new"]),
-        ("AssignAdd", "AddV2", ["v", "new"]),
-        ("AssignSub", "Sub", ["v", "new"]),
-        ("AssignVariableOp", "Identity", ["new"]),
-        ("AssignAddVariableOp", "AddV2", ["v", "new"]),
-        ("AssignSubVariableOp", "Sub", ["v", "new"]),
-    ],
-)
-def test_an_assignment_becomes_the_value_that_it_would_assign(op, value, inputs):
-    resource = op.endswith("VariableOp")
-    kind = {"dtype": {"type": FLOAT}} if resource else {"T": {"type": FLOAT}}
-    nodes = after(variable("v", 3, resource=resource), fed("new", 3), make_node("a", op, ["v", "new", "^new"], **kind))
-    assert (nodes["a"].op, list(nodes["a"].input)) == (value, [*inputs, "^new"])
-    assert attr(nodes["a"], "T").type == FLOAT
-
-
-@pytest.mark.parametrize("op", ["IsVariableInitialized", "VarIsInitializedOp"])
-def test_a_parameter_always_has_a_value(op):
-    nodes = after(variable("v", 3, resource=op.startswith("Var")), make_node("there", op, ["v"]))
-    assert read_constant(nodes["there"])
-
-
-def test_a_use_of_the_storage_itself_is_refused():
-    source = graph(variable("v", 3, resource=True), make_node("scatter", "ResourceScatterAdd", ["v"]))
-    error = refusal(as_parameters, source)
-    assert error.where == "scatter"
-    assert error.what == "ResourceScatterAdd uses the storage of variable 'v', not only its value"
-    assert error.todo == "choose a cut below this node"
-
-
-@every_golden
-def test_no_reference_and_no_resource_is_left_of_a_golden(name):
-    source = golden(name)
-    below = cut(source.graph, [source.cut])
-    before = stored(below)
-    nodes = as_parameters(below).nodes
-    assert not [n.op for n in nodes.values() if n.op.startswith(("Ref", "Var", "ReadVariable", "Assign", "Resource"))]
-    assert {node_of(ref) for n in nodes.values() for ref in n.input} <= set(nodes)
-    assert stored(below) == before
 
 
 # ---- updates

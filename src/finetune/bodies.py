@@ -239,7 +239,10 @@ def filled(value: Any, attrs: Mapping[str, Any]) -> Any:
 
 
 def _fill(value: Any, attrs: Mapping[str, Any]) -> None:
-    if value.WhichOneof("value") == "placeholder" and value.placeholder in attrs:
+    kind = value.WhichOneof("value")
+    if kind not in ("placeholder", "func", "list"):
+        return
+    if kind == "placeholder" and value.placeholder in attrs:
         value.CopyFrom(attrs[value.placeholder])
     for function in (value.func, *value.list.func):
         for inner in function.attr.values():

@@ -27,6 +27,7 @@ from finetune.randomness import SEED
 from finetune.tables import Table
 
 LABELS = "finetune/labels"
+_BARRIER = "put a gradient barrier above it with stop_gradient"
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,12 @@ def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[
     try:
         return tf.compat.v1.gradients(loss, tensors, stop_gradients=stops)
     except LookupError as error:
-        raise UserError(
-            "source", "learn", str(error).splitlines()[0], "put a gradient barrier above it with stop_gradient"
-        ) from error
+        raise UserError("source", "learn", str(error).splitlines()[0], _BARRIER) from error
+    except AttributeError as error:
+        if "outer_context" not in str(error):
+            raise
+        what = "TensorFlow has no gradient through a loop without a while_context, as one in a function is"
+        raise UserError("source", "learn", what, _BARRIER) from error
 
 
 def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Program:

@@ -21,6 +21,7 @@ import tensorflow as tf
 from finetune import checkpoints, metagraph, specialize
 from finetune.compile import Graft, control_flow_v1
 from finetune.cut import cut
+from finetune.functions import with_names
 from finetune.graph import DTYPES, ENUMS, Graph, constant, make_node, to_meta
 from finetune.names import node_of, unused
 from finetune.protos import MetaGraphDef, SaverDef, VariableDef
@@ -98,7 +99,7 @@ def _source_part(
             graph = _with_default(graph, tensor, value)
     graph, _ = specialize.with_placeholders(graph, inputs)
     # Once more: a queue whose output was the input is not needed any longer.
-    graph = cut(graph, [at, *beside])
+    graph = with_names(cut(graph, [at, *beside]), whole)
     return specialize.portable(graph)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from finetune.bodies import CONTROL_FLOW, Body, called, callees_first, closed, filled, opened, with_attrs
@@ -17,7 +18,8 @@ from finetune.graph import Graph, all_contexts, attr, changed, control_inputs, d
 from finetune.names import is_control, node_of, port_of, unused
 from finetune.protos import AttrValue
 
-MOST_NODES = 500_000  # that functions may unfold to; a file of a few lines can ask for any number
+MOST_NODES = 200_000  # that functions may unfold to; a file of a few lines can ask for any number
+DEEPEST = 50  # functions that call each other
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _CALL = "_inlined"  # marks what stands for a call of several outputs
@@ -33,6 +35,8 @@ def inline(graph: Graph) -> Graph:
     Raises:
       UserError: the functions would unfold to too many nodes.
     """
+    if not graph.functions:
+        return graph
     bodies = _without_calls(graph)
     calls = {name: call for name, node in graph.nodes.items() if (call := _call(node, bodies)) is not None}
     functions = {f.signature.name: f for f in graph.functions}
@@ -65,26 +69,56 @@ def tensor_of(graph: Graph, tensor: str) -> str:
     return f"{node_of(data_inputs(node)[port_of(tensor)])}:0"
 
 
+def with_names(graph: Graph, whole: Graph) -> Graph:
+    """A part of a graph with the names of the calls whose first outputs are in it: `CALL:1` is there as well."""
+    nodes = dict(graph.nodes)
+    for name, node in whole.nodes.items():
+        if _CALL in node.attr and name not in nodes:
+            refs = list(takewhile(lambda ref: node_of(ref) in graph.nodes, data_inputs(node)))
+            if refs:
+                kinds = AttrValue(list=AttrValue.ListValue(type=attr(node, "T").list.type[: len(refs)]))
+                nodes[name] = changed(node, input=refs, attrs={"T": kinds, _CALL: AttrValue(b=True)})
+    return graph.with_nodes(nodes)
+
+
 Call = tuple[Any, Mapping[str, Any], Body]  # the node, the values of the function's attributes, the function
 
 
 def _without_calls(graph: Graph) -> dict[str, Body]:
     """The bodies of all functions that the graph runs, unfolded, as far as they can be."""
     functions = {f.signature.name: f for f in graph.functions}
-    order, _ = callees_first(functions)
     ran = _ran(graph, functions)
+    order = [name for name in callees_first(functions)[0] if name in ran]
+    _check_sizes(graph, {name: functions[name] for name in order})
     bodies: dict[str, Body] = {}
-    total = 0
     for name in order:
-        if name not in ran or (body := opened(functions[name], graph)) is None:
-            continue
-        calls = {n: call for n, node in body.nodes.items() if (call := _call(node, bodies)) is not None}
-        total += _size(body.nodes, calls)
-        _check_size(total, name)
-        bodies[name] = _unfolded(body, calls)
-    calls = [call for node in graph.nodes.values() if (call := _call(node, bodies)) is not None]
-    _check_size(total + sum(len(body.nodes) for *_, body in calls), "graph")
+        if (body := opened(functions[name], graph)) is not None:
+            calls = {n: call for n, node in body.nodes.items() if (call := _call(node, bodies)) is not None}
+            bodies[name] = _unfolded(body, calls)
     return bodies
+
+
+def _check_sizes(graph: Graph, functions: Mapping[str, Any]) -> None:
+    """Counts what functions, callees first, would unfold to, before anything does."""
+    sizes: dict[str, int] = {}
+    depths: dict[str, int] = {}
+
+    def size(nodes: Iterable[Any]) -> int:
+        return sum(1 + sizes.get(_called(node), 0) for node in nodes)
+
+    for name, function in functions.items():
+        sizes[name] = size(function.node_def)
+        depths[name] = 1 + max((depths.get(_called(node), 0) for node in function.node_def), default=0)
+        if depths[name] > DEEPEST:
+            raise UserError("source", name, f"functions are nested more than {DEEPEST} deep")
+    count = size(graph.nodes.values()) + sum(sizes.values())
+    if count > MOST_NODES:
+        what = f"the functions that it calls unfold to more than {MOST_NODES:,} nodes"
+        raise UserError("source", "graph", what, "this file is damaged or made up")
+
+
+def _called(node: Any) -> str:
+    return attr(node, "f").func.name if node.op in _CALLS else node.op
 
 
 def _ran(graph: Graph, functions: Mapping[str, Any]) -> set[str]:
@@ -101,25 +135,14 @@ def _ran(graph: Graph, functions: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _size(nodes: Mapping[str, Any], calls: Mapping[str, Call]) -> int:
-    return len(nodes) + sum(len(body.nodes) + len(body.returns) for *_, body in calls.values())
-
-
-def _check_size(count: int, where: str) -> None:
-    if count > MOST_NODES:
-        what = f"the functions that are called unfold to more than {MOST_NODES:,} nodes"
-        raise UserError("source", where, what, "this file is damaged or made up")
-
-
 def _has_calls(function: Any, bodies: Mapping[str, Body]) -> bool:
     return not function.signature.attr and any(_call(node, bodies) is not None for node in function.node_def)
 
 
 def _call(node: Any, bodies: Mapping[str, Body]) -> Call | None:
     """What a node calls; None if it is no call, or one that stays."""
-    function = attr(node, "f").func
-    name, attrs = (function.name, function.attr) if node.op in _CALLS else (node.op, node.attr)
-    body = bodies.get(name)
+    attrs = attr(node, "f").func.attr if node.op in _CALLS else node.attr
+    body = bodies.get(_called(node))
     if body is None or len(data_inputs(node)) != len(body.arguments):
         return None
     open_kinds = [k for k in body.kinds.values() if filled(k, attrs).WhichOneof("value") == "placeholder"]
@@ -152,7 +175,9 @@ def _expanded(graph: Graph, calls: Mapping[str, Call], apart: bool) -> Graph:
     """The graph with calls expanded; nodes in V1 branches and loops stand where the call stood."""
     if not calls:
         return graph
-    _check_size(_size(graph.nodes, calls), next(iter(calls)))
+    if len(graph.nodes) + sum(len(body.nodes) for *_, body in calls.values()) > MOST_NODES:
+        what = f"the branches that are taken unfold to more than {MOST_NODES:,} nodes"
+        raise UserError("source", next(iter(calls)), what, "this file is damaged or made up")
     conds, whiles = all_contexts(graph)
     inside = {node_of(v) for c in (*conds, *whiles) for v in c.values_def.values} & calls.keys()
     nodes: dict[str, Any] = {}

@@ -294,7 +294,7 @@ def output_types(graph: Graph, node: Any) -> list[int] | None:
     ops = graph.stripped_ops.op if graph.stripped_ops is not None else ()
     definition = next((op for op in ops if op.name == node.op), None)
     if definition is None:
-        return None
+        return list(attr(node, "T").list.type) if node.op == "IdentityN" else None
     defaults = {a.name: a.default_value for a in definition.attr}  # a writer may leave out what is the default
 
     def value(name: str) -> Any:

@@ -17,12 +17,12 @@ from finetune.allowed_ops import ALLOWED, REFUSED
 from finetune.bodies import called, check_recursion
 from finetune.costs import too_large
 from finetune.errors import UserError
+from finetune.functions import DEEPEST
 from finetune.graph import Graph
 
 MOST_VALUES = 2**31  # of one constant; TensorFlow counts with 32 bits in places
 MOST_REPEATED = 2**28  # of all constants together, values that stand in the file once and in memory many times
 MOST_TEXT = 2**24  # bytes of one constant
-DEEPEST = 50  # functions that call each other
 
 _NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")  # as TensorFlow has it
 _NAMED = frozenset(op for ops in REFUSED.values() for op in ops)

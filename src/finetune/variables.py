@@ -1,7 +1,4 @@
-"""The variables of a source: which there are, under which key a checkpoint holds each, and as parameters.
-
-In the engine a variable is an argument: its node becomes a `Placeholder` of the same name.
-"""
+"""The variables of a source: which there are, and under which key a checkpoint holds each."""
 
 from __future__ import annotations
 

@@ -7,16 +7,30 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from goldens import Arrays, Golden, arguments, arrays, close, features_of, model_of, same_bits, source_of, with_head
+from goldens import (
+    GOLDENS,
+    Arrays,
+    Golden,
+    arguments,
+    arrays,
+    close,
+    features_of,
+    model_of,
+    same_bits,
+    source_of,
+    with_head,
+)
 
 from finetune import export
 from finetune.backbone import make_backbone
+from finetune.compile import as_function, forward_program
 from finetune.errors import UserError
 from finetune.graft import pair_graph
 from finetune.randomness import random_nodes
@@ -176,7 +190,8 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
 
     export.write_pair(tmp_path / "written", pair_graph(source, model), dict(state.variables()), {}, beside={})
     ask = {"folder": str(tmp_path / "written"), "out": str(tmp_path / "out.npz"), "batch": str(tmp_path / "batch.npz")}
-    ask["asks"] = [{"feeds": {"x:0": "x"}, "fetches": ["features:0", "head/probabilities:0"]}]
+    fetches = ["StatefulPartitionedCall:1", "features:0", "head/probabilities:0"]
+    ask["asks"] = [{"feeds": {"x:0": "x"}, "fetches": fetches}]
     np.savez(tmp_path / "batch.npz", **golden.batch)
     script = str(Path(__file__).with_name("plain_tensorflow.py"))
     result = subprocess.run(
@@ -185,10 +200,12 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
     about = json.loads(result.stdout)
     assert "error" not in about, about["error"]
     assert about["without_gradient"] == []
-    outputs = model.forward(arguments(dict(state.variables()), golden.batch))
+    backbone = make_backbone(source.whole, golden.cut, golden.inputs, golden.feeds["eval"])
+    ours = as_function(forward_program(backbone, model.graft), ["features", "probabilities"])
     with np.load(tmp_path / "out.npz") as found:
+        assert found["0/StatefulPartitionedCall:1"].tobytes() == found["0/features:0"][:, 5:7].tobytes()
         truth = {"features": found["0/features:0"], "probabilities": found["0/head/probabilities:0"]}
-    same_bits({name: arrays(outputs)[name] for name in truth}, truth)
+    same_bits(arrays(ours(arguments(state.variables(), golden.batch))), truth)
 
 
 def test_a_cut_may_lie_inside_a_function_or_be_an_output_of_one(source_and_answers: tuple[Golden, Arrays]):
@@ -235,5 +252,15 @@ def test_an_assignment_in_a_loop_is_refused_by_name(tmp_path: Path):
         return tf.identity(tf.while_loop(lambda i, _: i < 2, turn, [0, x], name="loop")[1][:, 0], name="features")
 
     golden, _ = saved(tmp_path, counting, trained=False)
-    with pytest.raises(UserError, match=r"loop → .*loop_body.*AssignAddVariableOp assigns to variable 'count'"):
+    with pytest.raises(UserError, match=r"loop → .* → .*: AssignAddVariableOp assigns to variable 'count'"):
         features_of(source_of(golden), {})
+
+
+def test_a_loop_whose_context_is_in_no_file_has_features_and_no_gradient():
+    golden = GOLDENS["while_scalar"]
+    source = source_of(golden)
+    features = features_of(source, golden.feeds["eval"])(golden.batch)
+    lost = replace(source, whole=replace(source.whole, whiles=()))
+    assert features_of(lost, golden.feeds["eval"])(golden.batch).tobytes() == features.tobytes()
+    with pytest.raises(UserError, match="no gradient through a loop without a while_context"):
+        model_of(lost)
