@@ -20,8 +20,8 @@ ROOMS = [
     "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
     "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
     "trust", "cut", "branches", "modes", "randomness", "variables", "objects", "tables", "index", "constants",
-    "metagraph", "frozen", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops",
-    "recipe", "names", "protos", "errors",
+    "metagraph", "frozen", "loops", "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files",
+    "allowed_ops", "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 

@@ -47,7 +47,7 @@ def _restored(meta: Any) -> dict[str, str]:
     nodes = {node.name: node for node in function.node_def}
     found = {}
     for node in nodes.values():
-        if node.op != "AssignVariableOp" or node.input[0] not in handed:
+        if node.op != "AssignVariableOp" or len(node.input) < 2 or node.input[0] not in handed:
             continue
         key = _key(nodes, node.input[1])
         if key is not None:
@@ -58,14 +58,17 @@ def _restored(meta: Any) -> dict[str, str]:
 def _key(nodes: dict[str, Any], ref: str) -> str | None:
     """The key that a restored value has; in functions an output is written `node:list:number`."""
     node = nodes.get(node_of(ref))
-    while node is not None and node.op == "Identity":
+    for _ in nodes:  # no way is longer, and one that goes round ends here
+        if node is None or node.op != "Identity" or not node.input:
+            break
         ref = node.input[0]
         node = nodes.get(node_of(ref))
-    if node is None or node.op != "RestoreV2":
+    place = ref.rpartition(":")[2]
+    if node is None or node.op != "RestoreV2" or len(node.input) < 2 or not place.isdecimal():
         return None
-    source, place = nodes.get(node_of(node.input[1])), int(ref.rpartition(":")[2])
+    source = nodes.get(node_of(node.input[1]))
     keys = read_constant(source) if source is not None else None
-    return keys[place].decode(errors="replace") if keys is not None and place < len(keys) else None
+    return keys[int(place)].decode(errors="replace") if keys is not None and int(place) < len(keys) else None
 
 
 def _paths(objects: Any) -> dict[int, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from goldens import CLASSES, GOLDENS, Arrays, Golden, arguments, features_of, live, same_bits, source_of
+from goldens import CLASSES, GOLDENS, Arrays, Golden, arguments, arrays, features_of, live, same_bits, source_of
 
 from finetune import export, metagraph
 from finetune.graft import graft, pair_graph
@@ -54,7 +55,7 @@ def written(golden: Golden, source: Source, folder: Path) -> Path:
     """The pair of the source with a new head, as a run that learned nothing leaves it."""
     pretrained = read_values(source)
     # A frozen graph does not record how wide the cut is; a batch shows it.
-    model = graft(make_phases(source, True, ()), Head(), CLASSES, lambda: arguments(pretrained, golden.batch))
+    model = graft(make_phases(source, True, ()), Head(), CLASSES, partial(arguments, pretrained, golden.batch))
     values = {**pretrained, **dict(zip(model.graft.variables, golden.head.values(), strict=True))}
     export.write_pair(folder, pair_graph(source, model), values, source.pieces(), beside={})
     return folder
@@ -114,3 +115,17 @@ def test_a_saved_model_of_tensorflow_2_has_its_values_under_the_paths_of_its_obj
     assert sorted(len(stored[v.key]) for v in found) == [2, 3, 4]
     assert all(v.shape == stored[v.key].shape for v in found)
     assert {len(stored[v.key]): v.trainable for v in found} == {2: True, 3: False, 4: True}
+
+
+def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
+    golden = GOLDENS["rnn_while"]
+    sources = [source_of(golden), source_of(golden, path=str(frozen_pb(golden, tmp_path / "frozen.pb")))]
+    gradients = []
+    for source in sources:
+        values = read_values(source)
+        model = graft(make_phases(source, False, ()), Head(), CLASSES, partial(arguments, values, golden.batch))
+        values |= dict(zip(model.graft.variables, golden.head.values(), strict=True))
+        found = arrays(model.step(arguments(values, golden.batch, golden.labels)))
+        gradients.append({name: array for name, array in found.items() if name.startswith("gradient/")})
+    assert {f"gradient/{name}" for name in golden.trainable} <= gradients[1].keys()
+    same_bits(gradients[1], gradients[0])
