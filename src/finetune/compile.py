@@ -153,6 +153,16 @@ def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[
         raise UserError(
             "source", "learn", str(error).splitlines()[0], "put a gradient barrier above it with stop_gradient"
         ) from error
+    except AttributeError as error:  # from TensorFlow, which asks the context of a loop for the one around it
+        lost = [op.name for op in loss.graph.get_operations() if op.type == "LoopCond" and not _has_context(op)]
+        if not lost:
+            raise
+        what = f"the file has no context for the loop at '{lost[0]}', so no gradient can pass it"
+        raise UserError("source", "stop_gradient", what, "set it to true, or to a tensor above the loop") from error
+
+
+def _has_context(op: Any) -> bool:
+    return op._get_control_flow_context() is not None
 
 
 def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Program:

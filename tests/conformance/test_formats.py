@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tensorflow as tf
 from goldens import CLASSES, GOLDENS, Arrays, Golden, arguments, arrays, features_of, live, same_bits, source_of
 
 from finetune import export, metagraph
+from finetune.errors import UserError
 from finetune.graft import graft, pair_graph
 from finetune.graph import from_meta
 from finetune.names import node_of
@@ -129,3 +131,12 @@ def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
         gradients.append({name: array for name, array in found.items() if name.startswith("gradient/")})
     assert {f"gradient/{name}" for name in golden.trainable} <= gradients[1].keys()
     same_bits(gradients[1], gradients[0])
+
+
+def test_a_loop_without_a_context_is_named_where_a_gradient_would_have_to_pass_it():
+    source = source_of(GOLDENS["rnn_while"])
+    bare = replace(source, whole=replace(source.whole, whiles=()), below=replace(source.below, whiles=()))
+    with pytest.raises(UserError) as caught:
+        graft(make_phases(bare, False, ()), Head(), CLASSES)
+    assert "stop_gradient: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
+    graft(make_phases(bare, True, ()), Head(), CLASSES)
