@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from goldens import CLASSES, GOLDENS, Arrays, Golden, arguments, arrays, features_of, live, same_bits, source_of
@@ -102,7 +101,7 @@ def test_a_saved_model_of_tensorflow_2_has_its_values_under_the_paths_of_its_obj
     class Layer(tf.Module):
         def __init__(self, size: int, learns: bool = True):
             super().__init__()
-            self.kernel = tf.Variable(np.full([size], size, np.float32), name="kernel", trainable=learns)
+            self.kernel = tf.Variable(tf.fill([size], float(size)), name="kernel", trainable=learns)
 
     root: Any = tf.Module()
     root.second = {"a/b.c": Layer(2), "z": Layer(3, learns=False)}
