@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import text_format
 
 from finetune import metagraph, packaged
-from finetune.graph import to_meta
-from finetune.protos import GraphDef, VariableDef
-from tests.graphs import fed, golden, graph, refusal, variable
+from finetune.graph import constant, to_meta
+from finetune.protos import GraphDef, SavedModel, VariableDef
+from tests.graphs import FLOAT, fed, golden, graph, node, refusal, variable
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -108,6 +108,108 @@ def test_the_demo_is_a_pair():
     pair = metagraph.find_pair(packaged.asset("demo/small_vgg"))
     assert pair.meta.name == f"{Path(pair.prefix).name}.meta"
     assert metagraph.read(pair.meta).graph_def.node
+
+
+# ---- SavedModels, frozen graphs, and a graph alone
+
+
+def saved_model(folder: Path, *tags: list[str]) -> Path:
+    saved = SavedModel(saved_model_schema_version=1)
+    for place, each in enumerate(tags):
+        meta = saved.meta_graphs.add()
+        meta.CopyFrom(to_meta(graph(fed(f"x{place}", None, 3), variable("w", 3))))
+        meta.meta_info_def.tags.extend(each)
+    touch(folder / "variables", *members("variables")[1:])
+    (folder / "saved_model.pb").write_bytes(saved.SerializeToString())
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "saved_model.pb", "variables/variables", "variables/variables.index"])
+def test_a_saved_model_is_a_pair(tmp_path, name):
+    pair = metagraph.find_pair(str(saved_model(tmp_path, ["serve"]) / name))
+    assert (pair.meta, pair.prefix) == (tmp_path / "saved_model.pb", str(tmp_path / "variables" / "variables"))
+    assert [f.name for f in pair.files] == [
+        "saved_model.pb",
+        "variables.data-00000-of-00001",
+        "variables.index",
+    ]
+    assert not pair.is_one_file
+
+
+@pytest.mark.parametrize(
+    ("tags", "chosen"),
+    [([["train"]], 0), ([["train"], ["serve"]], 1), ([["serve", "tpu"], ["serve"]], 1), ([["a"], ["serve", "gpu"]], 1)],
+)
+def test_of_several_graphs_the_one_to_be_served_is_read(tmp_path, tags, chosen):
+    meta = metagraph.read(saved_model(tmp_path, *tags) / "saved_model.pb")
+    assert meta.graph_def.node[0].name == f"x{chosen}"
+
+
+def test_tags_that_leave_a_choice_are_named(tmp_path):
+    saved_model(tmp_path, ["serve", "gpu"], ["serve", "tpu"], [])
+    error = refusal(metagraph.read, tmp_path / "saved_model.pb")
+    assert error.what == "this SavedModel holds 3 graphs, with the tags gpu+serve, serve+tpu, no tag"
+    assert error.todo == "save one with the tag 'serve' alone"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("saved_model.pb", b"", "this file is empty"),
+        ("saved_model.pb", b"hello", "this is not a SavedModel"),
+        ("saved_model.pb", SavedModel(saved_model_schema_version=1).SerializeToString(), "holds no graph"),
+        ("m.pb", b"hello", "this is not a GraphDef"),
+        ("m.pb", SavedModel(saved_model_schema_version=1).SerializeToString(), "this holds no graph"),
+    ],
+)
+def test_what_is_no_saved_model_and_no_graph(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    assert what in refusal(metagraph.read, tmp_path / name).what
+
+
+def test_a_saved_model_may_be_a_text(tmp_path):
+    saved_model(tmp_path, ["serve"])
+    saved = SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    (tmp_path / "saved_model.pb").unlink()
+    (tmp_path / "saved_model.pbtxt").write_text(text_format.MessageToString(saved))
+    assert metagraph.read(metagraph.find_pair(str(tmp_path)).meta) == saved.meta_graphs[0]
+
+
+@pytest.mark.parametrize("name", ["", "frozen.pb"])
+def test_a_frozen_graph_is_its_own_checkpoint(tmp_path, name):
+    touch(tmp_path, "frozen.pb", "labels.txt")
+    pair = metagraph.find_pair(str(tmp_path / name))
+    assert (pair.meta, pair.prefix) == (tmp_path / "frozen.pb", str(tmp_path / "frozen.pb"))
+    assert pair.files == [tmp_path / "frozen.pb"]
+    assert pair.is_one_file
+
+
+def test_several_graphs_in_a_folder_are_listed(tmp_path):
+    touch(tmp_path, "a.pb", "b.pb")
+    assert refusal(metagraph.find_pair, str(tmp_path)).todo == "name one: a.pb, b.pb"
+    touch(tmp_path, *members("m"))
+    assert found(tmp_path) == ("m.meta", "m")
+
+
+def test_a_folder_above_a_saved_model_says_where_it_is(tmp_path):
+    saved_model(tmp_path / "export" / "1", ["serve"])
+    assert refusal(metagraph.find_pair, str(tmp_path / "export")).todo == f"did you mean {tmp_path / 'export' / '1'}?"
+
+
+def test_a_graph_without_a_checkpoint_is_alone(tmp_path):
+    touch(tmp_path, "m.meta")
+    for path in (tmp_path, tmp_path / "m", tmp_path / "m.meta"):
+        pair = metagraph.find_pair(str(path))
+        assert (pair.prefix, pair.is_one_file, pair.files) == (str(pair.meta), True, [tmp_path / "m.meta"])
+
+
+def test_a_graph_is_read_from_binary_and_from_text_alike(tmp_path):
+    definition = to_meta(graph(fed("x", None, 3), constant("w", [[1.0], [2.0]], FLOAT), node("y", "MatMul", "x", "w")))
+    (tmp_path / "m.pb").write_bytes(definition.graph_def.SerializeToString())
+    (tmp_path / "m.pbtxt").write_text(text_format.MessageToString(definition.graph_def))
+    assert metagraph.read(tmp_path / "m.pb") == metagraph.read(tmp_path / "m.pbtxt")
+    assert [n.op for n in metagraph.read(tmp_path / "m.pb").graph_def.node] == ["Placeholder", "VariableV2", "MatMul"]
+    assert [n.op for n in metagraph.parse(tmp_path / "m.pb").graph_def.node] == ["Placeholder", "Const", "MatMul"]
 
 
 # ---- several checkpoints in a folder
@@ -211,18 +313,12 @@ def test_a_folder_without_a_graph_says_where_one_is(tmp_path):
     assert error.todo == f"did you mean {tmp_path / 'runs' / 'first'}?"
 
 
-def test_a_saved_model_is_recognised(tmp_path):
-    touch(tmp_path, "saved_model.pb")
-    assert "is a SavedModel" in refusal(metagraph.find_pair, str(tmp_path)).what
-
-
 @pytest.mark.parametrize(
     ("there", "what"),
     [
         (["m.index", "m.data-00000-of-00001"], "no m.meta beside"),
         (["m.meta", "m.index"], "m.data-00000-of-00001 is missing"),
         (["m.meta", "m.data-00000-of-00001"], "m.index is missing though its .data is there"),
-        (["m.meta"], "m.index is missing"),
     ],
 )
 def test_a_missing_member_is_named(tmp_path, there, what):
@@ -282,7 +378,7 @@ def test_a_file_without_a_graph_is_refused(tmp_path):
     assert refusal(metagraph.read, tmp_path / "m.meta").what.startswith("this holds no graph")
 
 
-def test_a_frozen_graph_is_refused(tmp_path):
+def test_a_frozen_graph_under_another_name_is_refused(tmp_path):
     frozen = GraphDef(node=[fed("x", None, 3), fed("y", None, 3)])
     (tmp_path / "m.meta").write_bytes(frozen.SerializeToString())
     refusal(metagraph.read, tmp_path / "m.meta")

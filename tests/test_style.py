@@ -21,8 +21,9 @@ ROOMS = [
     "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts", "source",
     "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
     "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
-    "variables", "objects", "tables", "index", "metagraph", "frozen", "graph", "check", "recipe_files", "packaged",
-    "keys", "slices", "table", "files", "allowed_ops", "output_args", "recipe", "names", "protos", "errors",
+    "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check", "recipe_files",
+    "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "recipe", "names", "protos",
+    "errors",
 ]
 # fmt: on
 

@@ -125,10 +125,19 @@ def test_a_saver_says_under_which_key_a_variable_is_stored(op):
 
 
 def test_of_two_savers_the_active_one_counts():
-    source = graph(variable("v", 3), *save("save", {"first": "v"}), *save("save_1", {"second": "v"}))
+    last = make_node("save_1/control_dependency", "Identity", ["save_1/Const", "^save_1/SaveV2"])
+    source = graph(variable("v", 3), *save("save", {"first": "v"}), *save("save_1", {"second": "v"}), last)
     meta = meta_of(source)
     assert found(source, meta)["v"].key == "first"
     meta.saver_def.CopyFrom(SaverDef(save_tensor_name="save_1/control_dependency:0"))
+    assert found(source, meta)["v"].key == "second"
+
+
+def test_two_savers_may_stand_in_one_scope():
+    second = [*save("save/2", {"second": "v"}), make_node("save/Identity", "Identity", ["save/name", "^save/2/SaveV2"])]
+    source = graph(variable("v", 3), *save("save", {"first": "v"}), *second)
+    meta = meta_of(source)
+    meta.saver_def.CopyFrom(SaverDef(save_tensor_name="save/Identity:0"))
     assert found(source, meta)["v"].key == "second"
 
 

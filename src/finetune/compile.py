@@ -176,11 +176,16 @@ def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[
         return tf.compat.v1.gradients(loss, tensors, stop_gradients=stops)
     except LookupError as error:
         raise UserError("source", "learn", str(error).splitlines()[0], _BARRIER) from error
-    except AttributeError as error:
-        if "outer_context" not in str(error):
+    except AttributeError as error:  # from TensorFlow, which asks the context of a loop for the one around it
+        lost = [op.name for op in loss.graph.get_operations() if op.type == "LoopCond" and not _has_context(op)]
+        if not lost:
             raise
-        what = "TensorFlow has no gradient through a loop without a while_context, as one in a function is"
+        what = f"the file has no context for the loop at '{lost[0]}', so no gradient can pass it"
         raise UserError("source", "learn", what, _BARRIER) from error
+
+
+def _has_context(op: Any) -> bool:
+    return op._get_control_flow_context() is not None
 
 
 def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Program:

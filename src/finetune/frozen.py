@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from finetune.graph import Graph, attr, consumers, data_inputs, from_meta, make_node, to_meta
+from finetune.loops import with_contexts
 from finetune.names import node_of
 from finetune.protos import VariableDef
 
@@ -61,11 +62,11 @@ def weights(graph: Graph) -> dict[str, bool]:
 
 
 def with_variables(meta: Any) -> Any:
-    """The `MetaGraphDef` with its weights as variables, listed in the collections that a Saver's file has."""
+    """The `MetaGraphDef` with its weights as variables, and the collections that freezing it has lost."""
     graph = from_meta(meta)
     found = weights(graph)
     nodes = {name: _variable(node) if name in found else node for name, node in graph.nodes.items()}
-    result = to_meta(graph.with_nodes(nodes))
+    result = to_meta(with_contexts(graph.with_nodes(nodes)))
     result.meta_info_def.tensorflow_version = meta.meta_info_def.tensorflow_version
     for name, trainable in found.items():
         content = VariableDef(variable_name=f"{name}:0", trainable=trainable).SerializeToString()

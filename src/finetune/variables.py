@@ -111,9 +111,8 @@ def _default_key(node: Any, definition: Any) -> tuple[str, str]:
 def _saved_keys(meta: Any) -> dict[str, tuple[str, str]]:
     """Variable -> (checkpoint key, piece), as the graph's saving nodes say; the active Saver's word counts first."""
     nodes = {n.name: n for n in meta.graph_def.node}
-    active = node_of(meta.saver_def.save_tensor_name).rpartition("/")[0] if meta.HasField("saver_def") else ""
-    saves = [n for n in nodes.values() if n.op in _SAVES]
-    saves.sort(key=lambda n: not n.name.startswith(f"{active}/"))
+    active = _awaited(nodes, node_of(meta.saver_def.save_tensor_name)) if meta.HasField("saver_def") else set()
+    saves = sorted((n for n in nodes.values() if n.op in _SAVES), key=lambda n: n.name not in active)
     keys: dict[str, tuple[str, str]] = {}
     for node in saves:
         refs = data_inputs(node)
@@ -128,6 +127,18 @@ def _saved_keys(meta: Any) -> dict[str, tuple[str, str]]:
             if variable:
                 keys.setdefault(variable, (key.decode(errors="replace"), piece.decode(errors="replace")))
     return keys
+
+
+def _awaited(nodes: Mapping[str, Any], name: str) -> set[str]:
+    """The nodes that run before one does: two Savers may stand in one scope."""
+    found: set[str] = set()
+    stack = [name]
+    while stack:
+        name = stack.pop()
+        if name in nodes and name not in found:
+            found.add(name)
+            stack.extend(node_of(ref) for ref in nodes[name].input)
+    return found
 
 
 def _assigned(meta: Any, initialisers: set[str]) -> set[str]:
