@@ -217,6 +217,8 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
         except tf.errors.ResourceExhaustedError as error:
             what = f"the memory is too small for this batch: {_reason(error)}"
             raise UserError("data", "train.batch_size", what, "use smaller batches") from error
+        except tf.errors.OpError as error:
+            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {_reason(error)}") from error
 
     return call
 
