@@ -481,7 +481,9 @@ def test_26_a_huge_checkpoint_takes_the_memory_of_what_is_read(tmp_path: Path):
     zeros = np.zeros(size // 4, np.float32)
     records = {b"": BundleHeaderProto(num_shards=1).SerializeToString()}
     for name, offset, values in ((b"a", 50 * 2**30, zeros), (b"b", 0, zeros[:4])):
-        proto = BundleEntryProto(dtype=1, offset=offset, size=values.nbytes, crc32c=table.masked_crc32c(values.tobytes()))
+        proto = BundleEntryProto(
+            dtype=1, offset=offset, size=values.nbytes, crc32c=table.masked_crc32c(values.tobytes())
+        )
         proto.shape.dim.add().size = values.size
         records[name] = proto.SerializeToString()
     (tmp_path / "model.index").write_bytes(packed([block(records)]))
