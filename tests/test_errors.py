@@ -47,6 +47,13 @@ def test_what_a_file_says_stays_on_its_line_and_leaves_the_terminal_alone():
     assert printable("größe ✓ 大") == "größe ✓ 大"
 
 
+def test_a_name_of_a_million_characters_leaves_the_beginning_and_the_advice():
+    said = str(UserError("source", "cut", "x" * 10**6, "look at it"))
+    assert len(said) < 1100
+    assert said.startswith("error[source] cut: xxx")
+    assert said.endswith("look at it")
+
+
 def test_a_short_list_is_whole_and_a_long_one_says_how_long():
     assert shortlist([]) == ""
     assert shortlist(["a", "b", "c"]) == "a, b, c"

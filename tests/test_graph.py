@@ -125,6 +125,15 @@ def test_the_last_listed_value_stands_for_the_rest():
     assert np.array_equal(listed((0,), FLOAT), np.zeros(0))
 
 
+@pytest.mark.parametrize("sizes", [(2**40,), (-1,), (2**31, 2**31)])
+def test_a_value_that_would_fill_the_memory_is_not_unfolded(sizes):
+    bomb = constant("c", [1.0])
+    bomb.attr["value"].tensor.tensor_content = b""
+    bomb.attr["value"].tensor.float_val.append(1.0)
+    bomb.attr["value"].tensor.tensor_shape.CopyFrom(shape(*sizes))
+    assert read_constant(bomb) is None
+
+
 def test_texts_are_bytes():
     assert list(read_constant(strings("names", "a", "größe"))) == [b"a", "größe".encode()]
 

@@ -252,9 +252,14 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
             raise UserError(
                 "data", "source.inputs", what, "compare the shapes of the examples with the inputs"
             ) from error
+        except UnicodeDecodeError as error:  # a name in the file, which TensorFlow's own message repeats
+            what = "the graph cannot compute with this batch, and what TensorFlow says about it is no text"
+            raise UserError("source", "cut", what, "is the .meta damaged? copy it again") from error
         except tf.errors.ResourceExhaustedError as error:
             what = f"the memory is too small for this batch: {reason(error)}"
             raise UserError("data", "train.batch_size", what, "use smaller batches") from error
+        except tf.errors.OpError as error:
+            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {_reason(error)}") from error
 
     return call
 

@@ -143,7 +143,10 @@ def _output(parts: Mapping[str, Part], ref: str) -> Part | None:
 
 def _told(node: Any, inputs: Sequence[Part | None]) -> str:
     """What is wrong with the size that an op is told, if that is constant; other inputs may be data (None)."""
-    sizes = inputs if node.op == "Range" else [inputs[i] for i in [_SIZED.get(node.op, len(inputs))] if i < len(inputs)]
+    place = _SIZED.get(node.op)
+    if place is not None and place >= len(inputs):
+        return f"{node.op} lacks the input that says how large it becomes"
+    sizes = inputs if node.op == "Range" else [] if place is None else [inputs[place]]
     for size in sizes:
         if size is None:
             return ""
@@ -151,6 +154,8 @@ def _told(node: Any, inputs: Sequence[Part | None]) -> str:
             return f"{node.op} is told a shape of {size.count:,} dimensions"
         if size.value is None and node.op != "Reshape":  # which gives as many values as it gets
             return f"{node.op} is told a size that cannot be known before it is run"
+        if size.value is not None and size.value.dtype.kind not in ("iuf" if node.op == "Range" else "iu"):
+            return f"{node.op} is told a size that is no number"
     count = _count(node, inputs) if sizes else 0
     return _said(node, count) if count > MOST_VALUES else ""
 
@@ -286,6 +291,8 @@ def _value(node: Any, inputs: Sequence[Part], values: Sequence[np.ndarray]) -> n
     if node.op == "DynamicStitch":
         half = len(values) // 2
         places, stitched = (np.concatenate([v.reshape(-1) for v in each]) for each in (values[:half], values[half:]))
+        if places.max() >= _MOST_FOLLOWED:
+            return None
         whole = np.zeros(places.max() + 1, stitched.dtype)
         whole[places] = stitched
         return whole

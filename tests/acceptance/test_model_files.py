@@ -113,14 +113,13 @@ def test_05_a_flipped_bit_in_any_tensor_is_found_and_the_tensor_and_its_bytes_ar
 
 
 @pytest.mark.slow
-def test_05_every_bit_of_every_tensor_counts(folder: Path):
+def test_05_a_bit_of_every_byte_of_every_tensor_counts(folder: Path):
     content = (folder / DATA).read_bytes()
     entries = read_index(str(folder / "model"))
     owner = {at: n for n, entry in entries.items() for at in range(entry.offset, entry.offset + entry.size)}
     for at, name in owner.items():
-        for bit in range(8):
-            (folder / DATA).write_bytes(flipped(content, at, bit))
-            assert f"'{name}'" in refusal(read_tensors, str(folder / "model"), [name]).what
+        (folder / DATA).write_bytes(flipped(content, at, at % 8))
+        assert f"'{name}'" in refusal(read_tensors, str(folder / "model"), [name]).what
 
 
 def mutants_of(content: bytes) -> Iterator[bytes]:
@@ -478,11 +477,13 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) *
 
 @pytest.mark.slow
 def test_26_a_huge_checkpoint_takes_the_memory_of_what_is_read(tmp_path: Path):
-    size = 200 * 2**20
+    size = 64 * 2**20
     zeros = np.zeros(size // 4, np.float32)
     records = {b"": BundleHeaderProto(num_shards=1).SerializeToString()}
     for name, offset, values in ((b"a", 50 * 2**30, zeros), (b"b", 0, zeros[:4])):
-        proto = BundleEntryProto(dtype=1, offset=offset, size=values.nbytes, crc32c=table.masked_crc32c(values.data))
+        proto = BundleEntryProto(
+            dtype=1, offset=offset, size=values.nbytes, crc32c=table.masked_crc32c(values.tobytes())
+        )
         proto.shape.dim.add().size = values.size
         records[name] = proto.SerializeToString()
     (tmp_path / "model.index").write_bytes(packed([block(records)]))

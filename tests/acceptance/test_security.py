@@ -30,8 +30,9 @@ from finetune.errors import UserError
 from finetune.graph import constant
 from finetune.inspect import inspect
 from finetune.metagraph import find_pair, read
+from finetune.phases import make_phases
 from finetune.protos import GraphDef, MetaGraphDef
-from finetune.source import read_source
+from finetune.source import read_source, read_values
 from finetune.specialize import portable
 from finetune.trust import check_graph
 from finetune.verbs import table
@@ -433,6 +434,25 @@ def test_62_a_graph_with_other_fields_is_refused_or_passes_all_checks(tmp_path: 
     passed, failed = survive(40, 62, tmp_path, fields_changed)
     assert passed
     assert failed
+
+
+def test_62_what_tensorflow_says_of_names_that_are_no_text_is_one_error(tmp_path: Path):
+    from finetune.compile import as_function, features_program
+
+    name = "dropout_while"
+    meta = MetaGraphDef()
+    meta.CopyFrom(golden(name).meta)
+    enter = next(each for each in meta.graph_def.node if each.op == "Enter" and "gradients" not in each.name)
+    enter.attr["frame_name"].s = b"\xd8"
+    folder = copied(name, tmp_path / "pair")
+    (folder / "model.meta").write_bytes(meta.SerializeToString())
+    source = settled(folder, name)
+    answers = np.load(golden(name).folder / "answers.npz")
+    inputs = {key: answers[key] for key in answers.files if key.startswith("input/")}
+    values = {f"variable/{key}": value for key, value in read_values(source).items()}
+    features = as_function(features_program(make_phases(source, True, []).evaluation))
+    error = refusal(features, {**values, **inputs, "seed": (0, 0)})
+    assert (error.status, error.where) == (3, "cut")
 
 
 @pytest.mark.slow
