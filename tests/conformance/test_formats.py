@@ -137,5 +137,5 @@ def test_a_loop_without_a_context_is_named_where_a_gradient_would_have_to_pass_i
     bare = replace(source, whole=replace(source.whole, whiles=()), below=replace(source.below, whiles=()))
     with pytest.raises(UserError) as caught:
         graft(make_phases(bare, False, ()), Head(), CLASSES)
-    assert "stop_gradient: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
+    assert "learn: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
     graft(make_phases(bare, True, ()), Head(), CLASSES)
