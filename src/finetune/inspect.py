@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from finetune import candidates, metagraph, modes, variables, weights
-from finetune.candidates import Flow
-from finetune.cut import cut
-from finetune.errors import UserError
-from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, data_inputs, from_meta, shape_of
+from finetune import candidates, metagraph, variables, weights
+from finetune.allowed_ops import ALLOWED
+from finetune.candidates import Candidate, Flow
+from finetune.feeding import Feeding, Tensor, data_sources, described, dtype_name, propose
+from finetune.graph import FLOATS, Graph, attr, data_inputs, from_meta
 from finetune.index import Entry
 from finetune.metagraph import Pair
-from finetune.names import node_of, tensor_name
-from finetune.protos import DataType
+from finetune.names import node_of
 from finetune.slices import piece_shape_of
-from finetune.specialize import dtype_and_shape, open_placeholders
 from finetune.variables import Variable
 
-# What brings data into a graph that has no placeholder for it.
-_FEEDERS = re.compile(r"IteratorGetNext(Sync)?|Queue\w*Dequeue\w*(V2)?|QueueDequeue\w*|Unstage|ReaderRead\w*")
 _SLOT = re.compile(
     r"/(Adam|AdamW|AdaMax|Nadam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|AMSGrad|vhat|LAMB|LARS\w*)\w*?(_\d+)?$"
     r"|(^|/)beta[12]_power(_\d+)?$|/Optimizer\w*/|^training/"
@@ -34,38 +31,20 @@ _SETS_SLOTS = re.compile(r"(Resource)?(Sparse)?Apply.*")
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor of the graph: full name, dtype in NumPy's words, and the shape that the file records."""
+class Cut(Tensor):
+    """A tensor to cut at.
 
-    tensor: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A placeholder that takes no data, and the values proposed for it.
-
-    `guessed`: nothing but its dtype speaks for the value.
+    `parameters` counts the values in the variables below it. It `dominates` if all data passes it on the way to the
+    old output.
     """
 
-    tensor: str
-    dtype: str
-    train: Any
-    eval: Any
-    guessed: bool = False
-
-
-@dataclass(frozen=True)
-class Cut(Tensor):
-    """A tensor to cut at; `parameters` counts the values in the variables below it."""
-
     parameters: int
+    dominates: bool
 
     @property
     def bytes_per_example(self) -> int | None:
         """The size of one row, as far as the file knows the shape."""
-        if not self.shape or None in self.shape[1:]:
+        if not self.shape or None in self.shape[1:] or self.dtype == "unknown":
             return None
         return math.prod(n or 0 for n in self.shape[1:]) * np.dtype(self.dtype).itemsize
 
@@ -82,21 +61,19 @@ class Held:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a pair. `inputs` and `feeds` are those of the first cut; `dead` nodes it does not need."""
+    """What was found in a pair.
+
+    `feeding` is what the first cut needs, None if there is no cut; `dropped` are ops that it does not need and that
+    would be refused, with the numbers of their nodes.
+    """
 
     pair: Pair
     producer: str
     nodes: int
-    dead: int
-    inputs: Sequence[Tensor]
-    feeds: Sequence[Feed]
+    feeding: Feeding | None
+    dropped: Mapping[str, int]
     cuts: Sequence[Cut]
     variables: Sequence[Held]
-
-    @property
-    def batch_size(self) -> int | None:
-        """The number of examples that the inputs take at once, where the graph has it baked in."""
-        return next((i.shape[0] for i in self.inputs if i.shape and i.shape[0] is not None), None)
 
 
 def inspect(path: str) -> Inspection:
@@ -113,24 +90,33 @@ def inspect(path: str) -> Inspection:
     entries = weights.read_index(pair.prefix)
     held = [_held(v, entries, slots) for v in found]
     sizes = {v.name: math.prod(n or 1 for n in _shape(v, entries) or ()) for v in found}
-    learned = [v.name for v in found if v.dtype in FLOATS and v.name not in slots]
-    flow = _flow(graph, learned)
-    cuts = []
-    for tensor in candidates.candidates(flow, sizes):
-        below = candidates.below(flow, tensor)
-        parameters = sum(sizes[v] for v in flow.variables & below)
-        cuts.append(Cut(**vars(_described(graph, tensor)), parameters=parameters))
-    inputs, feeds, needed = _fed(graph, flow, cuts[0].tensor) if cuts else ([], [], 0)
-    return Inspection(
-        pair, metagraph.producer(meta), len(graph.nodes), len(graph.nodes) - needed, inputs, feeds, cuts, held
-    )
+    flow = _flow(graph, [v.name for v in found if v.dtype in FLOATS and v.name not in slots])
+    feeding, ranked = _first_that_runs(graph, flow, candidates.candidates(flow, sizes))
+    cuts = [Cut(**vars(described(graph, c.tensor)), parameters=c.parameters, dominates=c.dominates) for c in ranked]
+    kept = feeding.kept if feeding is not None else frozenset()
+    dropped = Counter(n.op for n in graph.nodes.values() if n.name not in kept)
+    refused = {op: count for op, count in dropped.most_common() if _is_refused(graph, op)}
+    return Inspection(pair, metagraph.producer(meta), len(graph.nodes), feeding, refused, cuts, held)
+
+
+def _first_that_runs(graph: Graph, flow: Flow, found: Sequence[Candidate]) -> tuple[Feeding | None, list[Candidate]]:
+    """The candidates with one in front of which nothing is refused, and what that one has to be fed."""
+    first = None
+    for place, candidate in enumerate(found):
+        feeding = propose(graph, flow, candidate.tensor)
+        first = first or feeding
+        if not feeding.refused:
+            return feeding, [candidate, *found[:place], *found[place + 1 :]]
+    return first, list(found)
+
+
+def _is_refused(graph: Graph, op: str) -> bool:
+    return op not in ALLOWED and all(op != f.signature.name for f in graph.functions)
 
 
 def _flow(graph: Graph, learned: Sequence[str]) -> Flow:
     """What depends on what; the data comes from placeholders or queues, or failing those lies in the graph itself."""
-    opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
-    sources = [n.name for n in opened if _described(graph, f"{n.name}:0").shape != ()]
-    sources += [n.name for n in graph.nodes.values() if _FEEDERS.fullmatch(n.op)]
+    sources = data_sources(graph)
     flow = candidates.flow_of(graph, learned, sources)
     if any(flow.is_layer(name) for name in flow.mixed) or (flow.mixed and not learned):
         return flow
@@ -144,79 +130,6 @@ def _is_table(node: Any) -> bool:
     """Whether a constant could be a data set: rows of numbers."""
     shape = [d.size for d in attr(node, "value").tensor.tensor_shape.dim]
     return len(shape) >= 2 and math.prod(shape) > 64 and attr(node, "dtype").type in FLOATS
-
-
-def _fed(graph: Graph, flow: Flow, at: str) -> tuple[list[Tensor], list[Feed], int]:
-    """The inputs and feeds that a cut needs, and how many nodes are below it."""
-    below = cut(graph, [at])
-    inputs, feeds = [], []
-    for node in below.nodes.values():
-        tensor = _described(graph, f"{node.name}:0") if node.op.startswith("Placeholder") else None
-        if tensor is None:
-            continue
-        if (mode := modes.recognise(below, node)) is not None:
-            feeds.append(Feed(tensor.tensor, tensor.dtype, mode.train, mode.eval))
-        elif node.op == "PlaceholderWithDefault":
-            continue
-        elif tensor.shape == ():
-            feeds.append(_guess(tensor, attr(node, "dtype").type))
-        else:
-            inputs.append(tensor)
-    fed = {t.tensor for t in (*inputs, *feeds)}
-    read = {tensor_name(r) for n in below.nodes.values() for r in data_inputs(n)}
-    brought = [t for t in sorted(read) if _FEEDERS.fullmatch(graph.nodes[node_of(t)].op)]
-    inputs += [_described(graph, t) for t in brought]
-    if not inputs or not all(_is_numeric(t) for t in inputs):
-        inputs = _first_numbers(graph, flow, below)
-        below = cut(graph, [at], [t.tensor for t in inputs])
-        feeds = [f for f in feeds if node_of(f.tensor) in below.nodes]
-    else:
-        below = cut(graph, [at], [*fed, *brought])
-    # An input may lie behind another one, of which nothing is then left.
-    inputs = [t for t in inputs if node_of(t.tensor) in below.nodes]
-    return inputs, feeds, len(below.nodes)
-
-
-def _first_numbers(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
-    """The numbers that first meet variables, where what comes in is text, or lies in the graph itself."""
-    found: dict[str, Tensor] = {}
-    for name in graph.nodes:
-        if name not in below.nodes or name not in flow.mixed or not flow.meets_weights(name):
-            continue
-        for ref in data_inputs(graph.nodes[name]):
-            if node_of(ref) in flow.driven and node_of(ref) not in flow.learned and ref not in found:
-                tensor = _described(graph, tensor_name(ref))
-                if _is_numeric(tensor) and tensor.shape != () and node_of(ref) not in flow.inside:
-                    found[ref] = tensor
-    return list(found.values())
-
-
-def _guess(tensor: Tensor, dtype: int) -> Feed:
-    if dtype == BOOL:
-        return Feed(tensor.tensor, tensor.dtype, True, False, guessed=True)
-    value = 1.0 if dtype in FLOATS else 32 if "batch" in tensor.tensor.lower() else 1
-    return Feed(tensor.tensor, tensor.dtype, value, value, guessed=True)
-
-
-def _described(graph: Graph, tensor: str) -> Tensor:
-    try:
-        dtype, shape = dtype_and_shape(graph, tensor)
-    except UserError:
-        return Tensor(tensor, "unknown", None)
-    return Tensor(tensor, dtype_name(dtype), None if shape is None else shape_of(shape))
-
-
-def dtype_name(dtype: int) -> str:
-    """A dtype in NumPy's words, or in TensorFlow's where NumPy has none.
-
-    >>> dtype_name(1), dtype_name(7)
-    ('float32', 'string')
-    """
-    return np.dtype(DTYPES[dtype]).name if dtype in DTYPES else DataType.Name(dtype)[3:].lower()
-
-
-def _is_numeric(tensor: Tensor) -> bool:
-    return tensor.dtype in {np.dtype(kind).name for kind in DTYPES.values()}
 
 
 def _slots(graph: Graph, found: Iterable[Variable]) -> set[str]:

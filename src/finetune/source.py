@@ -88,7 +88,7 @@ def read_source(
     stops = [*inputs.values(), *feeds]
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
-    trust.check_graph(_imported(whole, [at, *(u.node for u in updates)], stops), trusted)
+    trust.check_graph(imported(whole, [at, *(u.node for u in updates)], stops), trusted)
     found = variables.find_variables(meta, below)
     entries = weights.read_index(pair.prefix)
     shapes = _settle(found, entries, pair.prefix)
@@ -110,7 +110,7 @@ def read_source(
     )
 
 
-def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
+def imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
     """All that TensorFlow may get of the source, in any phase and in the written pair."""
     kept = cut.cut(whole, outputs, stops)
     kept, _ = specialize.with_placeholders(kept, {tensor: tensor for tensor in stops if node_of(tensor) in kept.nodes})

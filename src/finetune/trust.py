@@ -51,9 +51,23 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     Raises:
       UserError: with the first few of them.
     """
+    if found := refused_ops(graph, trusted):
+        (op, way), *others = found.items()
+        todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
+        more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
+        more += [f"  and {len(others) - 3} more ops that are not allowed"] if len(others) > 3 else []
+        raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
+
+
+def refused_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> dict[str, str]:
+    """The ops that are not allowed, in the bodies of functions as well, each with the way to its first node.
+
+    Raises:
+      UserError: a function is called that the file has not.
+    """
     functions = {f.signature.name for f in graph.functions}
     opened = frozenset(() if isinstance(trusted, bool) else trusted)
-    found: dict[str, str] = {}  # op -> the first node that has it
+    found: dict[str, str] = {}
     for way, node in _nodes(graph):
         for name in _functions_named(node):
             if name not in functions:
@@ -62,12 +76,7 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
         is_function = node.op in functions and node.op not in _NAMED
         if trusted is not True and not is_function and node.op not in ALLOWED and node.op not in opened:
             found.setdefault(node.op, way)
-    if found:
-        (op, way), *others = found.items()
-        todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
-        more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
-        more += [f"  and {len(others) - 3} more ops that are not allowed"] if len(others) > 3 else []
-        raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
+    return found
 
 
 def reason(op: str) -> str | None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from finetune.errors import UserError, printable, shortlist
-from finetune.inspect import Inspection, Tensor, inspect
+from finetune.feeding import BATCH_SIZE, Tensor, why_refused
+from finetune.inspect import Cut, Inspection, inspect
 from finetune.names import node_of, unused
 
 _LISTED = 8  # of a long list, so that a table fits on a screen
 _NAME_WIDTH = 64
+_BESIDE = "other data passes beside it"
 
 
 def show(words: list[str]) -> int:
@@ -59,13 +61,17 @@ def _write(path: Path, text: str) -> None:
 
 def as_json(found: Inspection) -> str:
     """The inspection for programs."""
+    fed = found.feeding
     content = {
         "producer": found.producer,
-        "inputs": [vars(i) for i in found.inputs],
-        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in found.feeds],
-        "cuts": [vars(c) for c in found.cuts],
+        "inputs": [vars(i) for i in fed.inputs] if fed else [],
+        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in fed.feeds]
+        if fed
+        else [],
+        "cuts": [{**vars(c), "bytes_per_example": c.bytes_per_example} for c in found.cuts],
         "variables": [vars(v) for v in found.variables],
-        "refused": [],
+        "refused": [vars(r) for r in fed.refused] if fed else [],
+        "dropped": [{"op": op, "count": n, "why": why_refused(op)} for op, n in found.dropped.items()],
     }
     return json.dumps(content, indent=2)
 
@@ -73,27 +79,49 @@ def as_json(found: Inspection) -> str:
 def table(found: Inspection) -> str:
     """The inspection for people, about a screen of it."""
     lines = [f"pair: {found.pair.meta.name}, written by {found.producer}"]
-    if found.cuts:
-        share = (
-            f"{found.nodes - found.dead} of {found.nodes} nodes are below the first cut, {found.dead} are not needed"
+    if fed := found.feeding:
+        dead = found.nodes - len(fed.kept)
+        lines.append(
+            f"graph: {len(fed.kept):,} of {found.nodes:,} nodes are below the first cut, {dead:,} are not needed"
         )
-        lines.append(f"graph: {share}")
-    rows = [(i.tensor, i.dtype, shape(i)) for i in found.inputs]
-    lines += _section("inputs", rows, "none was found")
-    rows = [(f.tensor, f.dtype, _values(f.train, f.eval) + " (a guess)" * f.guessed) for f in found.feeds]
-    lines += _section("feeds", rows, "none is needed")
+        if found.dropped:
+            names = shortlist(list(found.dropped), 4)
+            count = sum(found.dropped.values())
+            lines.append(f"dropped: {count:,} of these have ops that finetune does not run: {names}")
+        rows = [(i.tensor, i.dtype, shape(i)) for i in fed.inputs]
+        lines += _section("inputs", rows, "none was found")
+        rows = [(f.tensor, f.dtype, _values(f.train, f.eval) + " (a guess)" * f.guessed) for f in fed.feeds]
+        lines += _section("feeds", rows, "none is needed")
+        rows = [(r.node, f"{r.op} {r.why}".strip()) for r in fed.refused]
+        lines += _section("refused below the first cut", rows, "") if rows else []
     rows = [
-        (c.tensor, c.dtype, shape(c), f"{c.parameters:,} parameters below", _size(c.bytes_per_example))
+        (
+            c.tensor,
+            c.dtype,
+            shape(c),
+            f"{c.parameters:,}",
+            "parameters below",
+            *_size(c),
+            "" if c.dominates else _BESIDE,
+        )
         for c in found.cuts
     ]
     lines += _section("cuts, best first", rows, "none was found", limit=10)
-    counts = Counter(v.status for v in found.variables)
-    lines.append("variables: " + (", ".join(f"{n} {_counted(status, n)}" for status, n in counts.items()) or "none"))
-    for status in ("missing", "other shape"):
-        names = [v.name for v in found.variables if v.status == status]
-        if names:
-            lines.append(f"  {status}: {shortlist(names, 4)}")
+    lines += _variables(found)
     return "\n".join(printable(line) for line in lines)
+
+
+def _variables(found: Inspection) -> list[str]:
+    counts = Counter(v.status for v in found.variables)
+    lines = ["variables: " + (", ".join(f"{n:,} {_counted(status, n)}" for status, n in counts.items()) or "none")]
+    needed = found.feeding.kept if found.feeding else frozenset()
+    for status in ("missing", "other shape"):
+        lacking = [v.name for v in found.variables if v.status == status]
+        below = [name for name in lacking if name in needed]
+        if lacking:
+            where = f"{shortlist(below, 4)} (below the first cut)" if below else "none of them below the first cut"
+            lines.append(f"  {status}: {where}")
+    return lines
 
 
 def shape(tensor: Tensor) -> str:
@@ -111,8 +139,9 @@ def _counted(status: str, count: int) -> str:
     return f"{status}s" if count > 1 and status.endswith(("slot", "shadow")) else status
 
 
-def _size(count: int | None) -> str:
-    return "" if count is None else f"{count:,} bytes per example"
+def _size(cut: Cut) -> tuple[str, str]:
+    count = cut.bytes_per_example
+    return ("", "") if count is None else (f"{count:,}", "bytes per example")
 
 
 def _values(train: Any, evaluation: Any) -> str:
@@ -124,9 +153,14 @@ def _section(title: str, rows: Sequence[tuple[str, ...]], nothing: str, limit: i
         return [f"{title}: {nothing}"]
     shown = [(_shortened(row[0]), *row[1:]) for row in rows[:limit]]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in shown]
+    lines = ["".join(_cell(cell, width) for cell, width in zip(row, widths, strict=True)) for row in shown]
     more = [f"  … ({len(rows)} in all)"] if len(rows) > limit else []
     return [f"{title}:", *(f"  {line}".rstrip() for line in lines), *more]
+
+
+def _cell(text: str, width: int) -> str:
+    """A cell of a table: a number stands at the right of its column, close to its unit."""
+    return f"{text:>{width}} " if text[:1].isdigit() and text.replace(",", "").isdigit() else f"{text:<{width}}  "
 
 
 def _shortened(name: str) -> str:
@@ -137,7 +171,7 @@ def _shortened(name: str) -> str:
 
 def recipe(found: Inspection, out: str) -> str:
     """A recipe for the first cut: all but the data is filled in."""
-    best = found.cuts[0]
+    best, fed = found.cuts[0], found.feeding
     lines = [
         f"# Cut {found.pair.meta.name} at {best.tensor} and train a new head on its features.",
         "#",
@@ -148,13 +182,13 @@ def recipe(found: Inspection, out: str) -> str:
         "source:",
         f"  path: {_quoted(str(found.pair.meta.absolute()))}",
     ]
-    fields = _fields(found.inputs)
-    if found.inputs:
+    fields = _fields(fed.inputs)
+    if fields:
         lines.append("  inputs:")
         lines += [f"    {name}: {_quoted(i.tensor)}  # {i.dtype}, {shape(i)}" for name, i in fields.items()]
-    if found.feeds:
+    if fed.feeds:
         lines.append("  feeds:  # the source is frozen: it is run as in evaluation, in training too")
-        for feed in found.feeds:
+        for feed in fed.feeds:
             why = "a guess: look at it" if feed.guessed else f"{json.dumps(feed.train)} where the source learns"
             lines.append(f"    {_quoted(feed.tensor)}: {json.dumps(feed.eval)}  # {why}")
     others = [c.tensor for c in found.cuts[1:4]]
@@ -170,7 +204,7 @@ def recipe(found: Inspection, out: str) -> str:
         "",
         "train:",
         "  steps: 200",
-        f"  batch_size: {found.batch_size or 32}" + ("  # baked into the source" if found.batch_size else ""),
+        f"  batch_size: {fed.batch_size or BATCH_SIZE}" + "  # baked into the source" * bool(fed.batch_size),
     ]
     return "\n".join(printable(line) for line in lines) + "\n"
 
