@@ -339,9 +339,8 @@ def _ordered(flow: Flow, answer: str, usable: list[str], reached: Mapping[str, t
 
 
 def _is_made_in_loop(flow: Flow, answer: str) -> bool:
-    """Whether the layers that an answer comes from stand inside a loop."""
-    _, features = _last_layers(flow, answer)
-    return bool(features) and all(name in flow.inside for name in features)
+    """Whether a layer that an answer comes from stands inside a loop."""
+    return any(name in flow.inside for name in _since_layers(flow, answer)[1])
 
 
 def _is_narrow(node: Any, tensor: str) -> bool:

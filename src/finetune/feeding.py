@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -240,6 +241,7 @@ def described(graph: Graph, tensor: str) -> Tensor:
     return Tensor(tensor, dtype_name(dtype), None if shape is None else shape_of(shape))
 
 
+@cache
 def dtype_name(dtype: int) -> str:
     """A dtype in NumPy's words, or in TensorFlow's where NumPy has none.
 

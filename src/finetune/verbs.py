@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 from finetune.errors import UserError, printable, shortlist
 from finetune.feeding import BATCH_SIZE, Tensor, why_refused
 from finetune.inspect import Cut, Inspection, inspect
-from finetune.names import node_of, unused
+from finetune.names import unused
 
 _LISTED = 8  # of a long list, so that a table fits on a screen
-_NAME_WIDTH = 64
-_BESIDE = "other data passes beside it"
+_NAME_WIDTH = 56
+_BESIDE = "*"  # other data passes beside the cut
 
 
 def show(words: list[str]) -> int:
@@ -107,6 +107,8 @@ def table(found: Inspection) -> str:
         for c in found.cuts
     ]
     lines += _section("cuts, best first", rows, "none was found", limit=10)
+    if not all(c.dominates for c in found.cuts):
+        lines.append("  * other data passes beside it on the way to the old output")
     lines += _variables(found)
     return "\n".join(printable(line) for line in lines)
 
@@ -152,15 +154,18 @@ def _section(title: str, rows: Sequence[tuple[str, ...]], nothing: str, limit: i
     if not rows:
         return [f"{title}: {nothing}"]
     shown = [(_shortened(row[0]), *row[1:]) for row in rows[:limit]]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ["".join(_cell(cell, width) for cell, width in zip(row, widths, strict=True)) for row in shown]
+    columns = [_column(cells) for cells in zip(*shown, strict=True)]
+    lines = ["".join(cells) for cells in zip(*columns, strict=True)]
     more = [f"  … ({len(rows)} in all)"] if len(rows) > limit else []
     return [f"{title}:", *(f"  {line}".rstrip() for line in lines), *more]
 
 
-def _cell(text: str, width: int) -> str:
-    """A cell of a table: a number stands at the right of its column, close to its unit."""
-    return f"{text:>{width}} " if text[:1].isdigit() and text.replace(",", "").isdigit() else f"{text:<{width}}  "
+def _column(cells: Sequence[str]) -> list[str]:
+    """Cells of one width; numbers stand at the right, close to their unit."""
+    width = max(map(len, cells))
+    if any(cells) and all(not cell.strip("0123456789,") for cell in cells):
+        return [f"{cell:>{width}} " for cell in cells]
+    return [f"{cell:<{width}}  " for cell in cells]
 
 
 def _shortened(name: str) -> str:
@@ -178,6 +183,7 @@ def recipe(found: Inspection, out: str) -> str:
         f"#   python -m finetune recipe={out} data.path=…",
         "#",
         f"# To try it without data: python -m finetune recipe={out} data.kind=synthetic head.classes=3 train.steps=3",
+        *(f"# Refused as it stands: {r.node}: {r.op} {r.why}" for r in fed.refused),
         "",
         "source:",
         f"  path: {_quoted(str(found.pair.meta.absolute()))}",
@@ -221,7 +227,7 @@ def _fields(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """The inputs by the last word of their names."""
     found: dict[str, Tensor] = {}
     for tensor in inputs:
-        word = re.sub(r"\W", "_", node_of(tensor.tensor).rpartition("/")[2])
+        word = re.sub(r"\W", "_", tensor.tensor.removesuffix(":0").rpartition("/")[2])
         found[unused(word if word[:1].isalpha() else f"input_{word}", found)] = tensor
     return found
 
