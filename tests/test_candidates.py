@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune.candidates import Candidate, candidates, flow_of
+from finetune.candidates import Candidate, candidates
+from finetune.flow import flow_of
 from finetune.graph import Graph, changed
 from tests.graphs import fed, graph, loop_graph, node, shapes, variable
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.candidates import flow_of
 from finetune.feeding import BATCH_SIZE, Feed, Feeding, data_sources, propose
+from finetune.flow import flow_of
 from finetune.graph import constant, make_node
 from tests.graphs import BOOL, FLOAT, INT, INT64, STRING, fed, graph, node, shapes, strings, variable
 

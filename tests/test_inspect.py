@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from finetune import packaged
+from finetune import metagraph, packaged
 from finetune.__main__ import main
 from finetune.check import check
 from finetune.compose import compose
@@ -27,7 +28,6 @@ def test_the_demo_is_cut_at_the_last_activation_before_its_logits():
     found = inspect(DEMO)
     assert found.cuts[0].tensor == "fc7:0"
     assert found.cuts[0].dominates
-    assert found.feeding is not None
     assert found.feeding.inputs == (Tensor("images:0", "float32", (None, 28, 28, 1)),)
     assert found.feeding.feeds == (Feed("keep_prob:0", "float32", train=0.5, eval=1.0),)
     assert (found.cuts[0].parameters, found.cuts[0].bytes_per_example) == (219_056, 1024)
@@ -45,7 +45,6 @@ def test_variables_are_found_or_an_optimizer_s():
 def test_every_golden_has_a_cut_an_input_and_a_short_table(folder: Path):
     found = inspect(str(folder))
     assert found.cuts
-    assert found.feeding is not None
     assert found.feeding.inputs
     assert not found.feeding.refused
     assert all(cut.parameters > 0 for cut in found.cuts)
@@ -76,10 +75,43 @@ def test_json_has_the_promised_keys(capsys: pytest.CaptureFixture[str]):
     assert {"op": "SaveV2", "count": 1, "why": reason("SaveV2")} in content["dropped"]
 
 
+def with_op(folder: Path, name: str, op: str) -> str:
+    """The demo with another op in one of its nodes."""
+    pair = metagraph.find_pair(DEMO)
+    for file in pair.meta.parent.glob(f"{Path(pair.prefix).name}.*"):
+        shutil.copy(file, folder)
+    meta = metagraph.read(pair.meta)
+    next(n for n in meta.graph_def.node if n.name == name).op = op
+    (folder / pair.meta.name).write_bytes(meta.SerializeToString())
+    return str(folder)
+
+
+def test_a_cut_that_needs_a_refused_op_is_not_the_first(tmp_path: Path):
+    found = inspect(with_op(tmp_path, "fc6", "MyOp"))
+    assert (found.cuts[0].tensor, found.cuts[1].tensor) == ("fc6/BiasAdd:0", "fc7:0")
+    assert found.feeding.refused == ()
+
+
+def test_what_no_cut_avoids_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = with_op(tmp_path, "conv1", "MyOp")
+    refused = {"node": "conv1", "op": "MyOp", "why": "is not an op that finetune knows"}
+    assert main(["inspect", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refused"] == [refused]
+    assert main(["inspect", folder]) == 0
+    told = "refused below the first cut:\n  conv1  MyOp is not an op that finetune knows\n"
+    assert told in capsys.readouterr().out
+
+
 def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str]):
     assert main(["inspect", DEMO]) == 0
     out = capsys.readouterr().out
-    for part in ("written by", "images:0  float32  ?×28×28×1", "train 0.5, eval 1.0", "219,056 parameters below"):
+    for part in (
+        "written by",
+        "images:0  float32  ?×28×28×1",
+        "train 0.5, eval 1.0",
+        "219,056 parameters below",
+        "dropped: ",
+    ):
         assert part in out
 
 

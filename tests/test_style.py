@@ -16,7 +16,8 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "verbs", "inspect", "feeding", "candidates", "compose", "run", "report", "run_folder", "graft", "train",
+    "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow",
+    "compose", "run", "report", "run_folder", "graft", "train",
     "batches", "state", "export", "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers",
     "evaluate", "preprocess", "start", "source", "freeze", "checkpoints", "backbone", "weights", "specialize",
     "trust", "cut", "branches", "modes", "randomness", "variables", "tables", "index", "metagraph", "graph", "check",

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from finetune import modes, specialize, trust
-from finetune.candidates import Flow
 from finetune.cut import cut
 from finetune.errors import UserError
+from finetune.flow import Flow
 from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, consumers, data_inputs, recorded_shape, shape_of
 from finetune.names import node_of, port_of, tensor_name
 from finetune.protos import DataType
@@ -77,11 +77,19 @@ class Feeding:
     kept: frozenset[str]
 
 
+NOTHING = Feeding((), (), (), None, frozenset())
+
+
 def data_sources(graph: Graph) -> list[str]:
     """The nodes through which data may come into a graph: placeholders that are no switches, queues, iterators."""
     opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
     sources = [n.name for n in opened if described(graph, f"{n.name}:0").shape != ()]
-    return sources + [n.name for n in graph.nodes.values() if _FEEDERS.fullmatch(n.op)]
+    return sources + [n.name for n in graph.nodes.values() if _is_feeder(n.op)]
+
+
+@cache
+def _is_feeder(op: str) -> bool:
+    return _FEEDERS.fullmatch(op) is not None
 
 
 def propose(graph: Graph, flow: Flow, at: str) -> Feeding:
@@ -115,8 +123,9 @@ def _given(graph: Graph, flow: Flow, below: Graph) -> tuple[list[Tensor], list[F
             feeds.append(_guess(below, node, tensor))
         else:
             inputs.append(tensor)
-    read = {tensor_name(r) for n in below.nodes.values() for r in data_inputs(n)}
-    brought = [t for t in read if _FEEDERS.fullmatch(graph.nodes[node_of(t)].op)]
+    feeders = {name for name, node in below.nodes.items() if _is_feeder(node.op)}
+    readers = [n for n in below.nodes.values() if not feeders.isdisjoint(flow.inputs[n.name])]
+    brought = {tensor_name(r) for n in readers for r in data_inputs(n) if node_of(r) in feeders}
     inputs += [described(graph, t) for t in sorted(brought, key=lambda t: (node_of(t), port_of(t)))]
     return inputs, feeds
 
@@ -139,7 +148,8 @@ def _refused(whole: Graph, below: Graph, at: str, stops: Sequence[str]) -> list[
         ways = trust.refused_ops(graph)
         found = [Refused(way, op, why_refused(op)) for op, way in ways.items()]
         if not found:
-            trust.check_graph(graph, trusted=True)
+            trust.check_recursion(graph)
+            trust.check_constants(graph)
             find_tables(whole, below)
     except UserError as error:
         node = whole.nodes.get(error.where)

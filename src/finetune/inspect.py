@@ -13,8 +13,9 @@ import numpy as np
 
 from finetune import candidates, metagraph, variables, weights
 from finetune.allowed_ops import ALLOWED
-from finetune.candidates import Candidate, Flow
-from finetune.feeding import Feeding, Tensor, data_sources, described, dtype_name, propose
+from finetune.candidates import Candidate
+from finetune.feeding import NOTHING, Feeding, Tensor, data_sources, described, dtype_name, propose
+from finetune.flow import Flow, flow_of
 from finetune.graph import FLOATS, Graph, attr, data_inputs, from_meta
 from finetune.index import Entry
 from finetune.metagraph import Pair
@@ -63,14 +64,14 @@ class Held:
 class Inspection:
     """What was found in a pair.
 
-    `feeding` is what the first cut needs, None if there is no cut; `dropped` are ops that it does not need and that
+    `feeding` is what the first cut needs, nothing if there is no cut; `dropped` are ops that it does not need and that
     would be refused, with the numbers of their nodes.
     """
 
     pair: Pair
     producer: str
     nodes: int
-    feeding: Feeding | None
+    feeding: Feeding
     dropped: Mapping[str, int]
     cuts: Sequence[Cut]
     variables: Sequence[Held]
@@ -93,13 +94,12 @@ def inspect(path: str) -> Inspection:
     flow = _flow(graph, [v.name for v in found if v.dtype in FLOATS and v.name not in slots])
     feeding, ranked = _first_that_runs(graph, flow, candidates.candidates(flow, sizes))
     cuts = [Cut(**vars(described(graph, c.tensor)), parameters=c.parameters, dominates=c.dominates) for c in ranked]
-    kept = feeding.kept if feeding is not None else frozenset()
-    dropped = Counter(n.op for n in graph.nodes.values() if n.name not in kept)
+    dropped = Counter(n.op for n in graph.nodes.values() if n.name not in feeding.kept)
     refused = {op: count for op, count in dropped.most_common() if _is_refused(graph, op)}
     return Inspection(pair, metagraph.producer(meta), len(graph.nodes), feeding, refused, cuts, held)
 
 
-def _first_that_runs(graph: Graph, flow: Flow, found: Sequence[Candidate]) -> tuple[Feeding | None, list[Candidate]]:
+def _first_that_runs(graph: Graph, flow: Flow, found: Sequence[Candidate]) -> tuple[Feeding, list[Candidate]]:
     """The candidates with one in front of which nothing is refused, and what that one has to be fed."""
     first = None
     for place, candidate in enumerate(found):
@@ -107,7 +107,7 @@ def _first_that_runs(graph: Graph, flow: Flow, found: Sequence[Candidate]) -> tu
         first = first or feeding
         if not feeding.refused:
             return feeding, [candidate, *found[:place], *found[place + 1 :]]
-    return first, list(found)
+    return first or NOTHING, list(found)
 
 
 def _is_refused(graph: Graph, op: str) -> bool:
@@ -117,12 +117,12 @@ def _is_refused(graph: Graph, op: str) -> bool:
 def _flow(graph: Graph, learned: Sequence[str]) -> Flow:
     """What depends on what; the data comes from placeholders or queues, or failing those lies in the graph itself."""
     sources = data_sources(graph)
-    flow = candidates.flow_of(graph, learned, sources)
+    flow = flow_of(graph, learned, sources)
     if any(flow.is_layer(name) for name in flow.mixed) or (flow.mixed and not learned):
         return flow
     stored = [n.name for n in graph.nodes.values() if n.op == "Const" and _is_table(n)]
     defaults = [n.name for n in graph.nodes.values() if n.op == "PlaceholderWithDefault"]
-    other = candidates.flow_of(graph, learned, [*sources, *stored, *defaults])
+    other = flow_of(graph, learned, [*sources, *stored, *defaults])
     return other if any(other.is_layer(name) for name in other.mixed) or not flow.mixed else flow
 
 

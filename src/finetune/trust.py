@@ -40,9 +40,9 @@ def check_graph(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     Raises:
       UserError: naming the node, with the way to it where it stands in a function, and what its op does.
     """
-    _check_recursion(graph)
+    check_recursion(graph)
     check_ops(graph, trusted)
-    _check_constants(graph)
+    check_constants(graph)
 
 
 def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
@@ -114,8 +114,8 @@ def _functions_named(node: Any) -> list[str]:
     return [f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name]
 
 
-def _check_recursion(graph: Graph) -> None:
-    """TensorFlow follows calls with its own stack, and a function that calls itself ends the process."""
+def check_recursion(graph: Graph) -> None:
+    """Refuses functions that call themselves: TensorFlow follows calls with its own stack, and the process ends."""
     functions = {f.signature.name: f for f in graph.functions}
     calls = {name: {c for node in f.node_def for c in called(node, functions)} for name, f in functions.items()}
     callers: dict[str, list[str]] = {}
@@ -139,7 +139,8 @@ def _check_recursion(graph: Graph) -> None:
     raise UserError("source", circle[0], f"the function calls itself: {shown}", "choose a cut below what calls it")
 
 
-def _check_constants(graph: Graph) -> None:
+def check_constants(graph: Graph) -> None:
+    """Refuses constants that are not what they say."""
     repeated = 0
     for way, node in _nodes(graph):
         for key, value in node.attr.items():

@@ -64,13 +64,11 @@ def as_json(found: Inspection) -> str:
     fed = found.feeding
     content = {
         "producer": found.producer,
-        "inputs": [vars(i) for i in fed.inputs] if fed else [],
-        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in fed.feeds]
-        if fed
-        else [],
+        "inputs": [vars(i) for i in fed.inputs],
+        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in fed.feeds],
         "cuts": [{**vars(c), "bytes_per_example": c.bytes_per_example} for c in found.cuts],
         "variables": [vars(v) for v in found.variables],
-        "refused": [vars(r) for r in fed.refused] if fed else [],
+        "refused": [vars(r) for r in fed.refused],
         "dropped": [{"op": op, "count": n, "why": why_refused(op)} for op, n in found.dropped.items()],
     }
     return json.dumps(content, indent=2)
@@ -79,7 +77,8 @@ def as_json(found: Inspection) -> str:
 def table(found: Inspection) -> str:
     """The inspection for people, about a screen of it."""
     lines = [f"pair: {found.pair.meta.name}, written by {found.producer}"]
-    if fed := found.feeding:
+    fed = found.feeding
+    if found.cuts:
         dead = found.nodes - len(fed.kept)
         lines.append(
             f"graph: {len(fed.kept):,} of {found.nodes:,} nodes are below the first cut, {dead:,} are not needed"
@@ -116,10 +115,9 @@ def table(found: Inspection) -> str:
 def _variables(found: Inspection) -> list[str]:
     counts = Counter(v.status for v in found.variables)
     lines = ["variables: " + (", ".join(f"{n:,} {_counted(status, n)}" for status, n in counts.items()) or "none")]
-    needed = found.feeding.kept if found.feeding else frozenset()
     for status in ("missing", "other shape"):
         lacking = [v.name for v in found.variables if v.status == status]
-        below = [name for name in lacking if name in needed]
+        below = [name for name in lacking if name in found.feeding.kept]
         if lacking:
             where = f"{shortlist(below, 4)} (below the first cut)" if below else "none of them below the first cut"
             lines.append(f"  {status}: {where}")
