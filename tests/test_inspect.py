@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from finetune import packaged
+from finetune import metagraph, packaged
 from finetune.__main__ import main
 from finetune.check import check
 from finetune.compose import compose
-from finetune.inspect import Feed, Tensor, inspect
+from finetune.feeding import Feed, Tensor
+from finetune.inspect import inspect
+from finetune.trust import reason
 from finetune.verbs import table
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -24,10 +27,11 @@ DEMO = packaged.asset("demo/small_vgg")
 def test_the_demo_is_cut_at_the_last_activation_before_its_logits():
     found = inspect(DEMO)
     assert found.cuts[0].tensor == "fc7:0"
-    assert found.inputs == [Tensor("images:0", "float32", (None, 28, 28, 1))]
-    assert found.feeds == [Feed("keep_prob:0", "float32", train=0.5, eval=1.0)]
+    assert found.cuts[0].dominates
+    assert found.feeding.inputs == (Tensor("images:0", "float32", (None, 28, 28, 1)),)
+    assert found.feeding.feeds == (Feed("keep_prob:0", "float32", train=0.5, eval=1.0),)
     assert (found.cuts[0].parameters, found.cuts[0].bytes_per_example) == (219_056, 1024)
-    assert 0 < found.dead < found.nodes
+    assert 0 < len(found.feeding.kept) < found.nodes
 
 
 def test_variables_are_found_or_an_optimizer_s():
@@ -41,7 +45,8 @@ def test_variables_are_found_or_an_optimizer_s():
 def test_every_golden_has_a_cut_an_input_and_a_short_table(folder: Path):
     found = inspect(str(folder))
     assert found.cuts
-    assert found.inputs
+    assert found.feeding.inputs
+    assert not found.feeding.refused
     assert all(cut.parameters > 0 for cut in found.cuts)
     assert len(table(found).splitlines()) <= 60
 
@@ -61,18 +66,52 @@ def test_a_golden_s_recipe_settles_with_its_pair(folder: Path, workdir: Path, ca
 def test_json_has_the_promised_keys(capsys: pytest.CaptureFixture[str]):
     assert main(["inspect", DEMO, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert set(content) == {"inputs", "feeds", "cuts", "variables", "refused", "producer"}
+    assert set(content) == {"inputs", "feeds", "cuts", "variables", "refused", "dropped", "producer"}
     assert content["inputs"] == [{"tensor": "images:0", "dtype": "float32", "shape": [None, 28, 28, 1]}]
     assert content["feeds"] == [{"tensor": "keep_prob:0", "dtype": "float32", "train": 0.5, "eval": 1.0}]
     expected = {"tensor": "fc7:0", "dtype": "float32", "shape": [None, 1, 1, 256], "parameters": 219_056}
-    assert content["cuts"][0] == expected
+    assert content["cuts"][0] == {**expected, "dominates": True, "bytes_per_example": 1024}
     assert content["refused"] == []
+    assert {"op": "SaveV2", "count": 1, "why": reason("SaveV2")} in content["dropped"]
+
+
+def with_op(folder: Path, name: str, op: str) -> str:
+    """The demo with another op in one of its nodes."""
+    pair = metagraph.find_pair(DEMO)
+    for file in pair.meta.parent.glob(f"{Path(pair.prefix).name}.*"):
+        shutil.copy(file, folder)
+    meta = metagraph.read(pair.meta)
+    next(n for n in meta.graph_def.node if n.name == name).op = op
+    (folder / pair.meta.name).write_bytes(meta.SerializeToString())
+    return str(folder)
+
+
+def test_a_cut_that_needs_a_refused_op_is_not_the_first(tmp_path: Path):
+    found = inspect(with_op(tmp_path, "fc6", "MyOp"))
+    assert (found.cuts[0].tensor, found.cuts[1].tensor) == ("fc6/BiasAdd:0", "fc7:0")
+    assert found.feeding.refused == ()
+
+
+def test_what_no_cut_avoids_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = with_op(tmp_path, "conv1", "MyOp")
+    refused = {"node": "conv1", "op": "MyOp", "why": "is not an op that finetune knows"}
+    assert main(["inspect", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refused"] == [refused]
+    assert main(["inspect", folder]) == 0
+    told = "refused below the first cut:\n  conv1  MyOp is not an op that finetune knows\n"
+    assert told in capsys.readouterr().out
 
 
 def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str]):
     assert main(["inspect", DEMO]) == 0
     out = capsys.readouterr().out
-    for part in ("written by", "images:0  float32  ?×28×28×1", "train 0.5, eval 1.0", "219,056 parameters below"):
+    for part in (
+        "written by",
+        "images:0  float32  ?×28×28×1",
+        "train 0.5, eval 1.0",
+        "219,056 parameters below",
+        "dropped: ",
+    ):
         assert part in out
 
 

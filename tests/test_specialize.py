@@ -190,6 +190,11 @@ def test_an_old_file_wrote_an_unknown_shape_as_a_scalar(producer, known):
     assert (None if found is None else shape_of(found)) == known
 
 
+def test_an_old_file_may_have_recorded_the_shape_of_a_placeholder():
+    source = graph(make_node("x", "Placeholder", dtype={"type": FLOAT}, _output_shapes=shapes([None, 249, 39])))
+    assert shape_of(dtype_and_shape(source, "x:0")[1]) == (None, 249, 39)
+
+
 def test_a_shape_that_is_not_recorded_is_unknown():
     assert dtype_and_shape(graph(make_node("x", "Placeholder", dtype={"type": FLOAT})), "x:0") == (FLOAT, None)
 

@@ -16,14 +16,14 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "verbs", "inspect", "candidates", "compose", "run", "report", "picture", "layout", "repeats", "layers",
-    "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export", "plan", "phases", "synthetic",
-    "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts", "source",
-    "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
-    "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
-    "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check", "recipe_files",
-    "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "recipe", "names", "protos",
-    "errors",
+    "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
+    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
+    "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
+    "checkpoints", "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize",
+    "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
+    "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
+    "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
+    "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 

@@ -6,21 +6,25 @@ import pytest
 from finetune.errors import UserError
 from finetune.graph import Graph, constant, make_node
 from finetune.protos import TensorShapeProto
+from finetune.settle import Settled
 from finetune.source import Source
 from finetune.synthetic import synthetic
+from finetune.tables import Table
 from finetune.variables import placeholder
 
-FLOAT, INT = 1, 3
+FLOAT, INT, STRING, INT64 = 1, 3, 7, 9
 
 
 def shape(*sizes: int) -> TensorShapeProto:
     return TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in sizes])
 
 
-def source(*nodes, inputs: dict[str, str], **shapes: tuple[int, ...]) -> Source:
+def source(*nodes, inputs: dict[str, str], tables: tuple[Table, ...] = (), **shapes: tuple[int, ...]) -> Source:
     """A source of a few nodes, as far as synthetic data looks at it."""
     graph = Graph({node.name: node for node in nodes})
-    return Source(None, None, graph, graph, "", inputs, {}, (), shapes, (), (), 0, (), None)  # type: ignore[arg-type]
+    start = Settled({}, shapes, frozenset(), {})
+    parts = {"cut": "", "inputs": inputs, "feeds": {}, "variables": (), "above": (), "updates": (), "tables": tables}
+    return Source(None, {}, None, graph, graph, start=start, unused_keys=0, bypassed=(), batch_size=None, **parts)  # type: ignore[arg-type]
 
 
 def made(found: Source, field: str = "x") -> np.ndarray:
@@ -66,6 +70,24 @@ def test_ids_stay_within_the_embedding():
 def test_other_integers_may_be_lengths():
     array = made(source(placeholder("x", INT, shape(-1)), inputs={"x": "x:0"}))
     assert array.min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys"), [(STRING, np.array([b"red", b"blue"], object)), (INT64, np.array([40, 70], np.int64))]
+)
+def test_what_is_looked_up_in_a_table_is_drawn_from_its_keys(dtype: int, keys: np.ndarray):
+    nodes = [placeholder("x", dtype, shape(-1)), make_node("table", "HashTableV2"), constant("none", np.int64(-1))]
+    nodes.append(constant("axis", np.int32(1)))
+    nodes.append(make_node("columns", "ExpandDims", ["x", "axis"]))
+    nodes.append(make_node("ids", "LookupTableFindV2", ["table", "columns", "none"]))
+    table = Table("table", "fill", keys, np.arange(2))
+    array = made(source(*nodes, inputs={"x": "x:0"}, tables=(table,)))
+    assert (array.shape, set(array)) == ((64,), set(keys))
+
+
+def test_other_text_is_digits():
+    array = made(source(placeholder("x", STRING, shape(-1)), inputs={"x": "x:0"}))
+    assert all(text.isdigit() for text in array)
 
 
 def test_a_number_of_classes_is_needed():

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
-from finetune.cut import places
-from finetune.graph import FLOATS, Graph, attr, data_inputs, recorded_shape
+from finetune.answers import JOINS, answers, since_layers
+from finetune.flow import SIZES, Flow, reached_from
+from finetune.graph import FLOATS, attr, data_inputs, recorded_shape
 from finetune.names import node_of, port_of, tensor_name
 
-# Where a graph turns features into an answer: what these read are logits.
-_ANSWERS = re.compile(r"(Log)?Softmax|.*CrossEntropy.*|ArgMax|Sigmoid|CTC.*|InTopK.*|TopK.*")
-_LAYERS = re.compile(
-    r"(Batch|Sparse)?MatMul(V\d)?|.*Conv\dD.*|DepthwiseConv.*|SparseSegment.*|Quantized(MatMul|Conv).*"
-)
 _ACTIVATIONS = (
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Tanh", "Sigmoid", "Maximum"),
     *("Max", "Mean", "Sum", "AvgPool", "MaxPool", "Reshape", "Squeeze", "Transpose", "ConcatV2", "Concat"),
@@ -25,110 +21,53 @@ _ACTIVATIONS = (
 _LINEAR = ("BiasAdd", "Add", "AddV2", "AddN")
 # What one Python call made of several nodes: its inside is nobody's feature.
 _INNER = re.compile(r"(^|/)(Tensordot|\w*cross_entropy\w*|xentropy|\w*loss(es)?(_\d+)?)/", re.IGNORECASE)
-_SIZES = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")  # their value is not that of their input
-_NEVER = re.compile(r".*Summary.*|Assign.*|Assert|Print.*|Save.*|Restore.*|.*Enqueue.*|NoOp|L2Loss|.*Variable.*")
-_TRAINING_SCOPE = re.compile(r"(^|/)(gradients|save)(_\d+)?/")
-_TRAINING_OP = re.compile(r"(Resource)?(Sparse)?Apply.*|Save.*|Restore.*")
-
-_MOST_ANSWERS = 40
+_OF_NOISE = ("Cast", "Floor", "GreaterEqual", "Add", "AddV2", "Mul", "Identity")  # from noise to the mask of dropout
+_FURTHEST = 6  # layers before an answer
+_NOISE_STEPS = 6
 _SHOWN = 10
+_ENOUGH = 6  # cuts to choose from
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What depends on what in the forward half of a graph.
+class Candidate:
+    """A tensor to cut at: whether all data passes it on the way to the old output, and what it is computed from."""
 
-    `driven` depends on the data, `learned` on variables; neither goes on into gradients, optimizers and savers.
-    """
-
-    graph: Graph
-    variables: frozenset[str]
-    driven: frozenset[str]
-    learned: frozenset[str]
-    inside: Mapping[str, str]
-
-    @cached_property
-    def mixed(self) -> frozenset[str]:
-        """The nodes whose value depends on data and on variables."""
-        return self.driven & self.learned
-
-    def is_layer(self, name: str) -> bool:
-        """Whether a node applies weights to data."""
-        return _LAYERS.fullmatch(self.graph.nodes[name].op) is not None and self.meets_weights(name)
-
-    def meets_weights(self, name: str) -> bool:
-        """Whether one input of a node is made of variables alone, and another of data."""
-        inputs = [node_of(ref) for ref in data_inputs(self.graph.nodes[name])]
-        return any(i in self.learned - self.driven for i in inputs) and any(i in self.driven for i in inputs)
-
-    def first_meetings(self) -> Iterable[str]:
-        """The nodes at which data first meets variables."""
-        for name in self.mixed:
-            inputs = [node_of(ref) for ref in data_inputs(self.graph.nodes[name])]
-            if self.meets_weights(name) and any(i in self.driven and i not in self.learned for i in inputs):
-                yield name
+    tensor: str
+    dominates: bool
+    parameters: int
+    sources: frozenset[str]
 
 
-def flow_of(graph: Graph, variables: Iterable[str], sources: Iterable[str]) -> Flow:
-    """What depends on the variables and what on the sources of data, both given as names of nodes."""
-    readers: dict[str, list[str]] = {}
-    for node in graph.nodes.values():
-        if _TRAINING_SCOPE.search(node.name) or _TRAINING_OP.fullmatch(node.op):
-            continue
-        for source in {node_of(ref) for ref in data_inputs(node)}:
-            readers.setdefault(source, []).append(node.name)
-    variables = frozenset(variables)
-    learned = _reached(variables, lambda name: readers.get(name, ()))
-    driven = _reached(
-        sources, lambda name: [r for r in readers.get(name, ()) if graph.nodes[r].op not in _SIZES or name in learned]
-    )
-    return Flow(graph, variables, frozenset(driven), frozenset(learned), places(graph))
-
-
-def _reached(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
-    found, stack = set(start), list(start)
-    while stack:
-        for name in following(stack.pop()):
-            if name not in found:
-                found.add(name)
-                stack.append(name)
-    return found
-
-
-def below(flow: Flow, tensor: str) -> set[str]:
-    """The nodes that a tensor is computed from, and its own."""
-    nodes = flow.graph.nodes
-    return _reached([node_of(tensor)], lambda name: [n for r in data_inputs(nodes[name]) if (n := node_of(r)) in nodes])
-
-
-def candidates(flow: Flow, sizes: Mapping[str, int]) -> list[str]:
+def candidates(flow: Flow, sizes: Mapping[str, int]) -> list[Candidate]:
     """Tensors to cut at, best first; `sizes` are the numbers of values of the variables."""
-    found: dict[str, None] = {}
-    answers = _answers(flow, sizes)
-    for number, answer in enumerate(answers[:3]):
+    found: dict[str, str] = {}  # tensor -> the answer that it leads to
+    for number, answer in enumerate(answers(flow, sizes)[:3]):
         own = _before(flow, answer)
-        found.update(dict.fromkeys(own[: _SHOWN if number == 0 else 3]))
+        for tensor in own[: _SHOWN if number == 0 else 3]:
+            found.setdefault(tensor, answer)
         if number == 0 and len(own) >= _SHOWN:
             break
-    return list(found)[:_SHOWN]
+    described = []
+    for tensor, answer in list(found.items())[:_SHOWN]:
+        below = reached_from([node_of(tensor)], flow.inputs.__getitem__)
+        parameters = sum(sizes[v] for v in flow.variables & below)
+        described.append(Candidate(tensor, _dominates(flow, answer, tensor), parameters, flow.sources & below))
+    return sorted(described, key=lambda c: any(_is_joined_late(flow, c, other) for other in described))
 
 
-def _answers(flow: Flow, sizes: Mapping[str, int]) -> list[str]:
-    """The logits of a graph, or what else it ends in, the ones that rest on most parameters first."""
-    nodes = flow.graph.nodes
-    wanted = [n for n in nodes if n in flow.mixed and n not in flow.inside and not _NEVER.fullmatch(nodes[n].op)]
-    read = {node_of(ref) for n in wanted for ref in data_inputs(nodes[n])}
-    ends = [n for n in wanted if n not in read and nodes[n].op not in _SIZES]
-    asked = [n for n in wanted if _ANSWERS.fullmatch(nodes[n].op)]
-    logits = [n for a in asked for r in data_inputs(nodes[a])[:1] if (n := node_of(r)) in flow.mixed]
-    order = {name: place for place, name in enumerate(nodes)}
-    known: dict[str, tuple[bool, int, int]] = {}
-    for is_end, names in ((False, logits), (True, ends)):
-        for name in list(dict.fromkeys(names))[-_MOST_ANSWERS:]:
-            known.setdefault(name, (is_end, sum(sizes[v] for v in below(flow, name) & flow.variables), order[name]))
-    most = max((size for _, size, _ in known.values()), default=0)
-    # A softmax over a small part of the parameters is attention or a side branch, not the answer.
-    return sorted(known, key=lambda n: (known[n][1] < most / 2, known[n][0], -known[n][1], -known[n][2]))
+def _is_joined_late(flow: Flow, late: Candidate, early: Candidate) -> bool:
+    """Whether a cut needs another input besides those of an earlier one, which is only put beside its features.
+
+    Such an input is a label, or what another model made of the example; the features do without.
+    """
+    if not (early.sources < late.sources and 2 * early.parameters >= late.parameters):
+        return False
+    below = reached_from([node_of(late.tensor)], flow.inputs.__getitem__)
+    raw = reached_from(
+        late.sources - early.sources,
+        lambda name: () if name in flow.learned else [r for r in flow.readers.get(name, ()) if r in below],
+    )
+    return all(flow.graph.nodes[name].op in JOINS for name in raw & flow.learned)
 
 
 def _before(flow: Flow, answer: str) -> list[str]:
@@ -142,7 +81,7 @@ def _before(flow: Flow, answer: str) -> list[str]:
         if reached[tensor] < (layers, hops):
             continue
         name = node_of(tensor)
-        if layers > 6 or nodes[name].op in _SIZES:
+        if layers > _FURTHEST or nodes[name].op in SIZES:
             continue
         found.append(tensor)
         crossed = layers + flow.is_layer(name)
@@ -166,11 +105,22 @@ def _is_usable(flow: Flow, tensor: str, direct: bool, layers: int) -> bool:
         return False
     if flow.is_layer(name):  # one that nothing is added to; the first of two where it feeds the next
         return layers == 0
-    return direct or node.op in (*_ACTIVATIONS, *_LINEAR, "Merge")
+    return direct or node.op in (*_ACTIVATIONS, *_LINEAR, "Merge") or _is_dropout(flow, name)
+
+
+def _is_dropout(flow: Flow, name: str) -> bool:
+    """Whether a node applies a mask of random numbers."""
+    nodes, masks = flow.graph.nodes, flow.inputs[name]
+    if nodes[name].op not in ("Mul", "Select", "SelectV2"):
+        return False
+    for _ in range(_NOISE_STEPS):
+        masks = [i for m in masks if nodes[m].op in _OF_NOISE for i in flow.inputs[m]]
+        if any(nodes[m].op.startswith("Random") for m in masks):
+            return True
+    return False
 
 
 def _ordered(flow: Flow, answer: str, usable: list[str], reached: Mapping[str, tuple[int, int]]) -> list[str]:
-    entries = set(flow.first_meetings())
     ranked, counts = [], {}
     for tensor in usable:
         layers, hops = reached[tensor]
@@ -179,22 +129,37 @@ def _ordered(flow: Flow, answer: str, usable: list[str], reached: Mapping[str, t
         counts[layers] += 1
         node = flow.graph.nodes[node_of(tensor)]
         kind = 0 if node.op in (*_ACTIVATIONS, *_LINEAR) else 1
-        known = recorded_shape(node, port_of(tensor))
-        single = known is not None and len(known) < 2
-        bad = single or not _dominates(flow, answer, tensor, entries)
+        useless = _is_narrow(node, tensor) or _mixes_examples(flow, tensor)
+        bad = 2 if useless else 0 if _dominates(flow, answer, tensor) else 1
         # The answer's own values are the old classes, not features: last, and the linear output first of those.
-        segment = layers or 99
-        ranked.append(((segment, bad or _mixes_examples(flow, tensor), kind, hops), tensor))
+        ranked.append(((layers or 99, bad, kind, hops), tensor))
     ranked.sort()
     taken: dict[int, int] = {}
-    best = []
-    for (segment, bad, _, _), tensor in ranked:
-        if any(tensor in _activated(flow, other) for other in best):
+    best, others = [], []
+    for place in ranked:
+        (segment, bad, *_), tensor = place
+        if any(tensor in _activated(flow, other) for _, other in best):
             continue
         taken[segment] = taken.get(segment, 0) + 1
-        if taken[segment] <= (4 if segment == 1 else 2) and not (bad and taken[segment] > 2):
-            best.append(tensor)
-    return best
+        fits = taken[segment] <= (4 if segment == 1 else 2) and not (bad and taken[segment] > 2)
+        (best if fits else others).append(place)
+    tensors = [tensor for _, tensor in sorted([*best, *others[: max(0, _ENOUGH - len(best))]])]
+    own = [tensor for tensor in tensors if reached[tensor][0] == 0][:1]
+    if own and _is_made_in_loop(flow, answer):  # nothing nearer to the answer can be cut
+        tensors.remove(own[0])
+        tensors.insert(2, own[0])
+    return tensors
+
+
+def _is_made_in_loop(flow: Flow, answer: str) -> bool:
+    """Whether a layer that an answer comes from stands inside a loop."""
+    return any(name in flow.inside for name in since_layers(flow, answer)[1])
+
+
+def _is_narrow(node: Any, tensor: str) -> bool:
+    """Whether a tensor has one number for an example, or for a step of it."""
+    known = recorded_shape(node, port_of(tensor))
+    return known is not None and (len(known) < 2 or (len(known) < 4 and known[-1] == 1))
 
 
 def _activated(flow: Flow, tensor: str) -> list[str]:
@@ -203,19 +168,21 @@ def _activated(flow: Flow, tensor: str) -> list[str]:
     return [tensor_name(r) for r in data_inputs(node)] if node.op in _ACTIVATIONS[:8] else []
 
 
-def _dominates(flow: Flow, answer: str, tensor: str, entries: set[str]) -> bool:
-    """Whether all that an answer learns from data comes through a tensor."""
+def _dominates(flow: Flow, answer: str, tensor: str) -> bool:
+    """Whether all data that an answer is computed from comes through a tensor."""
     barrier = node_of(tensor)
+    stack, seen = [answer], {answer, barrier}
     if answer == barrier:
         return True
-    nodes = flow.graph.nodes
-
-    def further(name: str) -> list[str]:
-        if nodes[name].op in _SIZES:
-            return []
-        return [n for r in data_inputs(nodes[name]) if (n := node_of(r)) in flow.mixed and n != barrier]
-
-    return not _reached([answer], further) & entries
+    while stack:
+        name = stack.pop()
+        if name in flow.sources:
+            return False
+        if flow.graph.nodes[name].op not in SIZES:
+            further = [i for i in flow.inputs[name] if i in flow.driven and i not in seen]
+            seen.update(further)
+            stack += further
+    return True
 
 
 def _mixes_examples(flow: Flow, tensor: str) -> bool:

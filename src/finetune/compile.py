@@ -259,7 +259,7 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
             what = f"the memory is too small for this batch: {reason(error)}"
             raise UserError("data", "train.batch_size", what, "use smaller batches") from error
         except tf.errors.OpError as error:
-            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {_reason(error)}") from error
+            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
 
     return call
 

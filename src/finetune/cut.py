@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Container, Iterable
 from typing import Any
 
 from finetune.bodies import called
 from finetune.errors import UserError
 from finetune.functions import tensor_of
-from finetune.graph import Graph, all_contexts, attr, changed, data_inputs, output_types, recorded_shape
+from finetune.graph import Graph, all_contexts, attr, changed, consumers, data_inputs, output_types, recorded_shape
 from finetune.names import did_you_mean, is_control, node_of, port_of, tensor_name
 from finetune.protos import ControlFlowContextDef
 
 _FRAME_OPS = {"Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "LoopCond", "NextIteration"}
+_BORDERS = ("Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit")  # beyond: another frame or another branch
 _DAMAGED = "is the .meta complete?"
 _TENSOR = re.compile(r"[^^:]+(:[0-9]+)?")
 
@@ -56,6 +58,7 @@ def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Gra
     stopping = {node_of(ref) for ref in stops}
     kept: dict[str, Any] = {}
     bare: set[str] = set()  # of those kept, the ones whose own inputs are not needed
+    behind = _behind_pivots(graph)
 
     def add(refs: Iterable[str]) -> None:
         stack = [(ref, "the cut") for ref in refs]
@@ -75,7 +78,7 @@ def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Gra
                 kept[name] = _without_inputs(node)
                 bare.add(name)
                 continue
-            kept[name] = _without_order(graph, node)
+            kept[name] = _without_order(graph, node, behind)
             bare.discard(name)
             stack.extend((r, name) for r in kept[name].input)
 
@@ -97,31 +100,42 @@ def _without_inputs(node: Any) -> Any:
     return changed(node, input=[]) if node.input else node
 
 
-def _without_order(graph: Graph, node: Any) -> Any:
+def _without_order(graph: Graph, node: Any, behind: Container[str]) -> Any:
     refs = [r for r in node.input if not is_control(r) or _is_pivot(graph, node_of(r))]
-    if not refs and node.input and (pivot := _pivot_behind(graph, node.input)):
+    if not refs and node.input and (pivot := _pivot_behind(graph, node.input, behind)):
         refs = [f"^{pivot}"]
     return node if refs == list(node.input) else changed(node, input=refs)
 
 
-def _pivot_behind(graph: Graph, refs: Iterable[str]) -> str | None:
+def _pivot_behind(graph: Graph, refs: Iterable[str], behind: Container[str]) -> str | None:
     """The pivot of the branch or loop body in which the nodes stand that these control inputs name.
 
     A constant in a loop body may be tied to it only through an assert of that body.
     """
-    queue, seen = [node_of(r) for r in refs], set()
+    queue, seen = deque(node_of(r) for r in refs), set()
     while queue:
-        name = queue.pop(0)
-        node = graph.nodes.get(name)
-        if node is None or name in seen:
+        name = queue.popleft()
+        if name not in behind or name in seen:
             continue
         seen.add(name)
-        if node.op in ("Merge", "RefMerge", "Enter", "RefEnter", "Exit", "RefExit"):
-            continue  # beyond these is another frame or another branch
         if _is_pivot(graph, name):
             return name
-        queue.extend(node_of(r) for r in node.input)
+        queue.extend(node_of(r) for r in graph.nodes[name].input)
     return None
+
+
+def _behind_pivots(graph: Graph) -> set[str]:
+    """The nodes that have a pivot above them, in the same frame and branch; without one a search for it is in vain."""
+    if not any(node.op in _FRAME_OPS for node in graph.nodes.values()):
+        return set()
+    stack = [name for name, node in graph.nodes.items() if node.op not in _BORDERS and _is_pivot(graph, name)]
+    found, readers = set(stack), consumers(graph.nodes)
+    while stack:
+        for name in readers.get(stack.pop(), ()):
+            if name not in found and graph.nodes[name].op not in _BORDERS:
+                found.add(name)
+                stack.append(name)
+    return found
 
 
 def _is_pivot(graph: Graph, name: str) -> bool:
@@ -187,6 +201,8 @@ def _pruned_context(context: Any, nodes: Any) -> list[tuple[str, Any]]:
 
 def _reached(graph: Graph) -> tuple[Any, ...]:
     """The functions that the nodes call, and those that these call."""
+    if not graph.functions:
+        return ()
     by_name = {f.signature.name: f for f in graph.functions}
     found: dict[str, Any] = {}
     stack = [n for node in graph.nodes.values() for n in called(node, by_name)]

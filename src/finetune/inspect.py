@@ -4,60 +4,43 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from finetune import candidates, constants, freeze, layers, metagraph, modes, settle, variables, weights
-from finetune.candidates import Flow
+from finetune import candidates, constants, freeze, layers, metagraph, settle, variables, weights
+from finetune.allowed_ops import ALLOWED
+from finetune.candidates import Candidate
 from finetune.cut import cut, find_tensor
 from finetune.errors import UserError
+from finetune.feeding import NOTHING, Feed, Feeding, Tensor, data_sources, described, propose
+from finetune.flow import Flow, flow_of
 from finetune.functions import inline
-from finetune.graph import BOOL, DTYPES, FLOATS, Graph, attr, data_inputs, dtype_name, from_meta, shape_of
+from finetune.graph import DTYPES, FLOATS, Graph, attr, data_inputs, dtype_name, from_meta
 from finetune.index import Entry
 from finetune.layers import Diagram
 from finetune.metagraph import Pair
-from finetune.names import node_of, tensor_name
+from finetune.names import node_of
 from finetune.slices import piece_shape_of
-from finetune.specialize import FEEDERS, dtype_and_shape, feeders, open_placeholders
 from finetune.variables import AVERAGE, SLOT, Variable
 
 _SETS_SLOTS = re.compile(r"(Resource)?(Sparse)?Apply.*")
-
-
 _WIDTHS = {np.dtype(kind).name: np.dtype(kind).itemsize for kind in DTYPES.values()}
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor of the graph: full name, dtype in NumPy's words, and the shape that the file records."""
+class Cut(Tensor):
+    """A tensor to cut at.
 
-    tensor: str
-    dtype: str
-    shape: tuple[int | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A placeholder that takes no data, and the values proposed for it.
-
-    `guessed`: nothing but its dtype speaks for the value.
+    `parameters` counts the values in the variables below it. It `dominates` if all data passes it on the way to the
+    old output.
     """
 
-    tensor: str
-    dtype: str
-    train: Any
-    eval: Any
-    guessed: bool = False
-
-
-@dataclass(frozen=True)
-class Cut(Tensor):
-    """A tensor to cut at; `parameters` counts the values in the variables below it."""
-
     parameters: int
+    dominates: bool
 
     @property
     def bytes_per_example(self) -> int | None:
@@ -79,22 +62,20 @@ class Held:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a pair. `inputs` and `feeds` are those of the first cut; `dead` nodes it does not need."""
+    """What was found in a pair.
+
+    `feeding` is what the first cut needs, nothing if there is no cut; `dropped` are ops that it does not need and that
+    would be refused, with the numbers of their nodes.
+    """
 
     pair: Pair
     producer: str
     nodes: int
-    dead: int
-    inputs: Sequence[Tensor]
-    feeds: Sequence[Feed]
+    feeding: Feeding
+    dropped: Mapping[str, int]
     cuts: Sequence[Cut]
     variables: Sequence[Held]
     averages: int  # variables of which the checkpoint has a moving average too
-
-    @property
-    def batch_size(self) -> int | None:
-        """The number of examples that the inputs take at once, where the graph has it baked in."""
-        return next((i.shape[0] for i in self.inputs if i.shape and i.shape[0] is not None), None)
 
 
 def inspect(path: str) -> Inspection:
@@ -103,27 +84,21 @@ def inspect(path: str) -> Inspection:
     Raises:
       UserError: a file is missing, damaged or something else.
     """
-    pair = metagraph.find_pair(path, "inspect")
-    meta = metagraph.read(pair.meta)
-    graph = inline(from_meta(meta))
-    found = variables.find_variables(meta, graph, own_names=pair.is_one_file)
-    slots = _slots(graph, found)
-    entries = weights.read_index(pair.prefix)
-    if pair.is_one_file and found and not entries:
-        raise constants.lacking(pair, [v.name for v in found])
-    held = [_held(v, entries, slots) for v in found]
-    sizes = {v.name: math.prod(n or 1 for n in _shape(v, entries) or ()) for v in found}
-    learned = [v.name for v in found if v.dtype in FLOATS and v.name not in slots]
-    flow = _flow(graph, learned)
-    cuts = []
-    for tensor in candidates.candidates(flow, sizes):
-        below = candidates.below(flow, tensor)
-        parameters = sum(sizes[v] for v in flow.variables & below)
-        cuts.append(Cut(**vars(_described(graph, tensor)), parameters=parameters))
-    averages = len(settle.averages_of(found, {v.name: v.key for v in found}, entries))
-    inputs, feeds, needed = _fed(graph, flow, cuts[0].tensor) if cuts else ([], [], 0)
+    seen = _look(path)
+    graph, found, entries = seen.graph, seen.variables, seen.entries
+    held = [_held(v, entries, seen.slots) for v in found]
+    feeding, ranked = _first_that_runs(graph, seen.flow, candidates.candidates(seen.flow, _counts(seen.shapes)))
+    cuts = [Cut(**vars(described(graph, c.tensor)), parameters=c.parameters, dominates=c.dominates) for c in ranked]
+    dropped = Counter(n.op for n in graph.nodes.values() if n.name not in feeding.kept)
     return Inspection(
-        pair, metagraph.producer(meta), len(graph.nodes), len(graph.nodes) - needed, inputs, feeds, cuts, held, averages
+        pair=seen.pair,
+        producer=metagraph.producer(seen.meta),
+        nodes=len(graph.nodes),
+        feeding=feeding,
+        dropped={op: count for op, count in dropped.most_common() if _is_refused(graph, op)},
+        cuts=cuts,
+        variables=held,
+        averages=len(settle.averages_of(found, {v.name: v.key for v in found}, entries)),
     )
 
 
@@ -146,39 +121,86 @@ def sliced(path: str, at: str | None = None) -> Sliced:
     Raises:
       UserError: a file is missing or damaged; a tensor that the graph has not; no tensor to cut at.
     """
+    seen = _look(path)
+    graph = seen.graph
+    if at is None:
+        _, known = _first_that_runs(graph, seen.flow, candidates.candidates(seen.flow, _counts(seen.shapes)))
+        if not known:
+            raise UserError("source", path, "no tensor of the graph depends on data and variables", "name one by --cut")
+        at = known[0].tensor
+    at = find_tensor(graph, at, "--cut")
+    feeding = propose(graph, seen.flow, at)
+    inputs = [tensor.tensor for tensor in feeding.inputs]
+    below = cut(graph, [at], [*inputs, *(feed.tensor for feed in feeding.feeds)])
+    own = [v for v in seen.variables if v.name in below.nodes]
+    fates = freeze.decide(own, [], freeze.behind(below, at, [at]), [], set())
+    shapes = {name: tuple(n or 1 for n in shape or ()) for name, shape in seen.shapes.items()}
+    return Sliced(
+        pair=seen.pair,
+        cut=described(graph, at),
+        inputs=feeding.inputs,
+        feeds=feeding.feeds,
+        diagram=layers.diagram(below, at, inputs, fates, shapes, [at]),
+        nodes=len(graph.nodes),
+        unneeded=layers.unneeded(graph, below),
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    pair: Pair
+    meta: Any
+    graph: Graph
+    variables: Sequence[Variable]
+    slots: set[str]
+    entries: Mapping[str, Entry]
+    shapes: Mapping[str, tuple[int | None, ...] | None]
+    flow: Flow
+
+
+def _look(path: str) -> _Seen:
+    """What is in the files of a pair."""
     pair = metagraph.find_pair(path, "inspect")
     meta = metagraph.read(pair.meta)
     graph = inline(from_meta(meta))
     found = variables.find_variables(meta, graph, own_names=pair.is_one_file)
     slots = _slots(graph, found)
     entries = weights.read_index(pair.prefix)
-    shapes = {v.name: tuple(n or 1 for n in _shape(v, entries) or ()) for v in found}
+    if pair.is_one_file and found and not entries:
+        raise constants.lacking(pair, [v.name for v in found])
     flow = _flow(graph, [v.name for v in found if v.dtype in FLOATS and v.name not in slots])
-    if at is None:
-        known = candidates.candidates(flow, {name: math.prod(shape) for name, shape in shapes.items()})
-        if not known:
-            raise UserError("source", path, "no tensor of the graph depends on data and variables", "name one by --cut")
-        at = known[0]
-    at = find_tensor(graph, at, "--cut")
-    inputs, feeds, _ = _fed(graph, flow, at)
-    below = cut(graph, [at], [t.tensor for t in (*inputs, *feeds)])
-    own = [v for v in found if v.name in below.nodes]
-    fates = freeze.decide(own, [], freeze.behind(below, at, [at]), [], set())
-    drawn = layers.diagram(below, at, [t.tensor for t in inputs], fates, shapes, [at])
-    return Sliced(pair, _described(graph, at), inputs, feeds, drawn, len(graph.nodes), layers.unneeded(graph, below))
+    return _Seen(pair, meta, graph, found, slots, entries, {v.name: _shape(v, entries) for v in found}, flow)
+
+
+def _counts(shapes: Mapping[str, tuple[int | None, ...] | None]) -> dict[str, int]:
+    """The number of values in each variable."""
+    return {name: math.prod(n or 1 for n in shape or ()) for name, shape in shapes.items()}
+
+
+def _first_that_runs(graph: Graph, flow: Flow, found: Sequence[Candidate]) -> tuple[Feeding, list[Candidate]]:
+    """The candidates with one in front of which nothing is refused, and what that one has to be fed."""
+    first = None
+    for place, candidate in enumerate(found):
+        feeding = propose(graph, flow, candidate.tensor)
+        first = first or feeding
+        if not feeding.refused:
+            return feeding, [candidate, *found[:place], *found[place + 1 :]]
+    return first or NOTHING, list(found)
+
+
+def _is_refused(graph: Graph, op: str) -> bool:
+    return op not in ALLOWED and all(op != f.signature.name for f in graph.functions)
 
 
 def _flow(graph: Graph, learned: Sequence[str]) -> Flow:
     """What depends on what; the data comes from placeholders or queues, or failing those lies in the graph itself."""
-    opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
-    sources = [n.name for n in opened if _described(graph, f"{n.name}:0").shape != ()]
-    sources += [n.name for n in feeders(graph)]
-    flow = candidates.flow_of(graph, learned, sources)
+    sources = data_sources(graph)
+    flow = flow_of(graph, learned, sources)
     if any(flow.is_layer(name) for name in flow.mixed) or (flow.mixed and not learned):
         return flow
     stored = [n.name for n in graph.nodes.values() if n.op == "Const" and _is_table(n)]
     defaults = [n.name for n in graph.nodes.values() if n.op == "PlaceholderWithDefault"]
-    other = candidates.flow_of(graph, learned, [*sources, *stored, *defaults])
+    other = flow_of(graph, learned, [*sources, *stored, *defaults])
     return other if any(other.is_layer(name) for name in other.mixed) or not flow.mixed else flow
 
 
@@ -186,70 +208,6 @@ def _is_table(node: Any) -> bool:
     """Whether a constant could be a data set: rows of numbers."""
     shape = [d.size for d in attr(node, "value").tensor.tensor_shape.dim]
     return len(shape) >= 2 and math.prod(shape) > 64 and attr(node, "dtype").type in FLOATS
-
-
-def _fed(graph: Graph, flow: Flow, at: str) -> tuple[list[Tensor], list[Feed], int]:
-    """The inputs and feeds that a cut needs, and how many nodes are below it."""
-    below = cut(graph, [at])
-    inputs, feeds = [], []
-    for node in below.nodes.values():
-        tensor = _described(graph, f"{node.name}:0") if node.op.startswith("Placeholder") else None
-        if tensor is None:
-            continue
-        if (mode := modes.recognise(below, node)) is not None:
-            feeds.append(Feed(tensor.tensor, tensor.dtype, mode.train, mode.eval))
-        elif node.op == "PlaceholderWithDefault":
-            continue
-        elif tensor.shape == ():
-            feeds.append(_guess(tensor, attr(node, "dtype").type))
-        else:
-            inputs.append(tensor)
-    fed = {t.tensor for t in (*inputs, *feeds)}
-    read = {tensor_name(r) for n in below.nodes.values() for r in data_inputs(n)}
-    brought = [t for t in sorted(read) if FEEDERS.fullmatch(graph.nodes[node_of(t)].op)]
-    inputs += [_described(graph, t) for t in brought]
-    if not inputs or not all(_is_numeric(t) for t in inputs):
-        inputs = _first_numbers(graph, flow, below)
-        below = cut(graph, [at], [t.tensor for t in inputs])
-        feeds = [f for f in feeds if node_of(f.tensor) in below.nodes]
-    else:
-        below = cut(graph, [at], [*fed, *brought])
-    # An input may lie behind another one, of which nothing is then left.
-    inputs = [t for t in inputs if node_of(t.tensor) in below.nodes]
-    return inputs, feeds, len(below.nodes)
-
-
-def _first_numbers(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
-    """The numbers that first meet variables, where what comes in is text, or lies in the graph itself."""
-    found: dict[str, Tensor] = {}
-    for name in graph.nodes:
-        if name not in below.nodes or name not in flow.mixed or not flow.meets_weights(name):
-            continue
-        for ref in data_inputs(graph.nodes[name]):
-            if node_of(ref) in flow.driven and node_of(ref) not in flow.learned and ref not in found:
-                tensor = _described(graph, tensor_name(ref))
-                if _is_numeric(tensor) and tensor.shape != () and node_of(ref) not in flow.inside:
-                    found[ref] = tensor
-    return list(found.values())
-
-
-def _guess(tensor: Tensor, dtype: int) -> Feed:
-    if dtype == BOOL:
-        return Feed(tensor.tensor, tensor.dtype, True, False, guessed=True)
-    value = 1.0 if dtype in FLOATS else 32 if "batch" in tensor.tensor.lower() else 1
-    return Feed(tensor.tensor, tensor.dtype, value, value, guessed=True)
-
-
-def _described(graph: Graph, tensor: str) -> Tensor:
-    try:
-        dtype, shape = dtype_and_shape(graph, tensor)
-    except UserError:
-        return Tensor(tensor, "unknown", None)
-    return Tensor(tensor, dtype_name(dtype), None if shape is None else shape_of(shape))
-
-
-def _is_numeric(tensor: Tensor) -> bool:
-    return tensor.dtype in _WIDTHS
 
 
 def _slots(graph: Graph, found: Iterable[Variable]) -> set[str]:

@@ -140,9 +140,9 @@ def read_source(
     below = cut.cut(whole, [at], stops)
     updates = variables.find_updates(meta, whole, below)
     beside = [*(u.node for u in updates), *fillers(whole, below).values()]
-    imported = _imported(whole, [at, *beside], stops)
-    soundness.check_sound(meta, imported)
-    trust.check_graph(imported, trusted)
+    kept = imported(whole, [at, *beside], stops)
+    soundness.check_sound(meta, kept)
+    trust.check_graph(kept, trusted)
     everything = variables.find_variables(meta, whole, own_names=pair.is_one_file)
     found = [v for v in everything if v.name in below.nodes]
     entries = weights.read_index(pair.prefix)
@@ -195,7 +195,7 @@ def _with(source: Source, whole: Graph) -> Source:
     return replace(source, whole=whole, below=cut.cut(whole, [source.cut], stops))
 
 
-def _imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
+def imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
     """All that TensorFlow may get of the source, in any phase and in the written pair."""
     kept = cut.cut(whole, outputs, stops)
     kept, _ = specialize.with_placeholders(kept, {tensor: tensor for tensor in stops if node_of(tensor) in kept.nodes})

@@ -98,12 +98,14 @@ def _place(graph: Graph, tensor: str) -> str:
 def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
     """The dtype of a tensor and its shape as a `TensorShapeProto` (None if unknown), as the file tells them."""
     node, port = graph.nodes[node_of(tensor)], port_of(tensor)
-    if node.op in _PLACEHOLDERS:
-        return attr(node, "dtype").type, attr(node, "shape").shape if _has_shape(graph, node) else None
+    if node.op in _PLACEHOLDERS and _has_shape(graph, node):
+        return attr(node, "dtype").type, attr(node, "shape").shape
     known = recorded_shape(node, port)
     shape = None
     if known is not None:
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1 if n is None else n) for n in known])
+    if node.op in _PLACEHOLDERS:
+        return attr(node, "dtype").type, shape
     if port < len(types := output_types(graph, node) or []):
         return types[port], shape
     for listed in ("output_types", "component_types", "Toutput_types", "Tdense", "out_types", "Tout", "T"):

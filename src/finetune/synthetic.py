@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,14 +19,15 @@ FREE = 8  # the size of a dimension that the graph leaves open
 STRING = 7
 
 _SAME_SHAPE = ("Identity", "Cast", "Sub", "Mul", "Add", "AddV2", "RealDiv", "Div", "Switch", "Enter", "StopGradient")
+_TABLE_LOOKUPS = ("LookupTableFind", "LookupTableFindV2")
 _LOOKUPS = ("Gather", "GatherV2", "ResourceGather")
 
 
 def synthetic(source: Source, classes: int | None, seed: int) -> Examples:
     """Rows for every input, and labels that have nothing to do with them.
 
-    Integers that look something up in a variable stay within it; other integers are small and positive, for they
-    may be lengths.
+    What is looked up in a table is drawn from its keys, and integers that look something up in a variable stay within
+    it; other integers are small and positive, for they may be lengths. Other text is digits.
     """
     if classes is None:
         what = "not given, and synthetic data has no classes of its own"
@@ -37,7 +39,11 @@ def synthetic(source: Source, classes: int | None, seed: int) -> Examples:
         tensor = source.inputs[field]
         shape = known if known is not None else _shape_asked_for(source, readers, tensor)
         sizes = (COUNT, *(FREE if n is None else n for n in (shape or ())[1:]))
-        rows[field] = _values(draw, dtype, sizes, _rows_looked_up(source, readers, tensor))
+        keys = _keys_looked_up(source, readers, tensor)
+        if keys is not None and keys.size and keys.dtype == (object if dtype == STRING else DTYPES[dtype]):
+            rows[field] = draw.choice(keys.ravel(), sizes)
+        else:
+            rows[field] = _values(draw, dtype, sizes, _rows_looked_up(source, readers, tensor))
     return from_arrays(rows, draw.integers(0, classes, COUNT), classes, "synthetic data")
 
 
@@ -81,6 +87,20 @@ def _shape_asked_for(source: Source, readers: dict[str, list[str]], tensor: str)
             target = read_constant(source.below.nodes[node_of(node.input[1])])
             if target is not None and (target[1:] > 0).all():
                 return (None, *(int(n) for n in target[1:]))
+    return None
+
+
+def _keys_looked_up(source: Source, readers: dict[str, list[str]], tensor: str) -> np.ndarray | None:
+    """The keys of the table in which an input is looked up first; None if it is in none."""
+    contents = {table.name: table.keys for table in source.tables}
+    queue, seen = deque([node_of(tensor)]), {node_of(tensor)}
+    while queue and contents:
+        for reader in (source.below.nodes[r] for r in readers.get(queue.popleft(), ())):
+            if reader.op in _TABLE_LOOKUPS:
+                return contents.get(node_of(reader.input[0]))
+            if reader.name not in seen:
+                seen.add(reader.name)
+                queue.append(reader.name)
     return None
 
 

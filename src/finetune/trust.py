@@ -56,9 +56,23 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
     Raises:
       UserError: with the first few of them.
     """
+    if found := refused_ops(graph, trusted):
+        (op, way), *others = found.items()
+        todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
+        more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
+        more += [f"  and {', '.join(o for o, _ in others[3:])}"] if len(others) > 3 else []
+        raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
+
+
+def refused_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> dict[str, str]:
+    """The ops that are not allowed, in the bodies of functions as well, each with the way to its first node.
+
+    Raises:
+      UserError: a function is called that the file has not.
+    """
     functions = {f.signature.name for f in graph.functions}
     opened = frozenset(() if isinstance(trusted, bool) else trusted)
-    found: dict[str, str] = {}  # op -> the first node that has it
+    found: dict[str, str] = {}
     for way, node in _nodes(graph):
         for name in _functions_named(node):
             if name not in functions:
@@ -66,12 +80,7 @@ def check_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> None:
                 raise UserError("source", way, f"calls the function '{name}', which the file has not")
         if trusted is not True and node.op not in opened and not _is_allowed(node.op, functions):
             found.setdefault(node.op, way)
-    if found:
-        (op, way), *others = found.items()
-        todo = f"cut or name an input below this node, or open it with source.trust=[{','.join(found)}]"
-        more = [f"  {w}: {_told(o)}" for o, w in others[:3]]
-        more += [f"  and {', '.join(o for o, _ in others[3:])}"] if len(others) > 3 else []
-        raise UserError("source", way, _told(op), todo if len(found) < 5 else "choose another cut or input", *more)
+    return found
 
 
 def refused(graph: Graph) -> set[str]:

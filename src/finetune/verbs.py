@@ -12,13 +12,15 @@ from typing import Any, NoReturn
 
 from finetune.checkpoints import write_text
 from finetune.errors import UserError, printable, shortlist
-from finetune.inspect import Inspection, Sliced, Tensor, inspect, sliced
-from finetune.names import node_of, unused
+from finetune.feeding import BATCH_SIZE, Tensor, why_refused
+from finetune.inspect import Cut, Inspection, Sliced, inspect, sliced
+from finetune.names import unused
 from finetune.picture import Caption, draw, note
 from finetune.repeats import short
 
 _LISTED = 8  # of a long list, so that a table fits on a screen
-_NAME_WIDTH = 64
+_NAME_WIDTH = 56
+_BESIDE = "*"  # other data passes beside the cut
 
 
 def show(words: list[str]) -> int:
@@ -76,13 +78,15 @@ def _write(path: Path, text: str) -> None:
 
 def as_json(found: Inspection) -> str:
     """The inspection for programs."""
+    fed = found.feeding
     content = {
         "producer": found.producer,
-        "inputs": [vars(i) for i in found.inputs],
-        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in found.feeds],
-        "cuts": [vars(c) for c in found.cuts],
+        "inputs": [vars(i) for i in fed.inputs],
+        "feeds": [{"tensor": f.tensor, "dtype": f.dtype, "train": f.train, "eval": f.eval} for f in fed.feeds],
+        "cuts": [{**vars(c), "bytes_per_example": c.bytes_per_example} for c in found.cuts],
         "variables": [vars(v) for v in found.variables],
-        "refused": [],
+        "refused": [vars(r) for r in fed.refused],
+        "dropped": [{"op": op, "count": n, "why": why_refused(op)} for op, n in found.dropped.items()],
     }
     return json.dumps(content, indent=2)
 
@@ -90,31 +94,54 @@ def as_json(found: Inspection) -> str:
 def table(found: Inspection) -> str:
     """The inspection for people, about a screen of it."""
     lines = [f"pair: {found.pair.meta.name}, written by {found.producer}"]
+    fed = found.feeding
     if found.cuts:
-        share = (
-            f"{found.nodes - found.dead} of {found.nodes} nodes are below the first cut, {found.dead} are not needed"
+        dead = found.nodes - len(fed.kept)
+        lines.append(
+            f"graph: {len(fed.kept):,} of {found.nodes:,} nodes are below the first cut, {dead:,} are not needed"
         )
-        lines.append(f"graph: {share}")
-    rows = [(i.tensor, i.dtype, shape(i)) for i in found.inputs]
-    lines += _section("inputs", rows, "none was found")
-    rows = [(f.tensor, f.dtype, _values(f.train, f.eval) + " (a guess)" * f.guessed) for f in found.feeds]
-    lines += _section("feeds", rows, "none is needed")
+        if found.dropped:
+            names = shortlist(list(found.dropped), 4)
+            count = sum(found.dropped.values())
+            lines.append(f"dropped: {count:,} of these have ops that finetune does not run: {names}")
+        rows = [(i.tensor, i.dtype, shape(i)) for i in fed.inputs]
+        lines += _section("inputs", rows, "none was found")
+        rows = [(f.tensor, f.dtype, _values(f.train, f.eval) + " (a guess)" * f.guessed) for f in fed.feeds]
+        lines += _section("feeds", rows, "none is needed")
+        rows = [(r.node, f"{r.op} {r.why}".strip()) for r in fed.refused]
+        lines += _section("refused below the first cut", rows, "") if rows else []
     rows = [
-        (c.tensor, c.dtype, shape(c), f"{c.parameters:,} parameters below", _size(c.bytes_per_example))
+        (
+            c.tensor,
+            c.dtype,
+            shape(c),
+            f"{c.parameters:,}",
+            "parameters below",
+            *_size(c),
+            "" if c.dominates else _BESIDE,
+        )
         for c in found.cuts
     ]
     lines += _section("cuts, best first", rows, "none was found", limit=10)
-    counts = Counter(v.status for v in found.variables)
-    lines.append("variables: " + (", ".join(f"{n} {_counted(status, n)}" for status, n in counts.items()) or "none"))
-    if found.averages:
-        lines.append(
-            f"averages: there are moving averages of {found.averages}, source.weights=averages starts from them"
-        )
-    for status in ("missing", "other shape"):
-        names = [v.name for v in found.variables if v.status == status]
-        if names:
-            lines.append(f"  {status}: {shortlist(names, 4)}")
+    if not all(c.dominates for c in found.cuts):
+        lines.append("  * other data passes beside it on the way to the old output")
+    lines += _variables(found)
     return "\n".join(printable(line) for line in lines)
+
+
+def _variables(found: Inspection) -> list[str]:
+    counts = Counter(v.status for v in found.variables)
+    lines = ["variables: " + (", ".join(f"{n:,} {_counted(status, n)}" for status, n in counts.items()) or "none")]
+    if found.averages:
+        count = f"{found.averages:,}"
+        lines.append(f"averages: there are moving averages of {count}, source.weights=averages starts from them")
+    for status in ("missing", "other shape"):
+        lacking = [v.name for v in found.variables if v.status == status]
+        below = [name for name in lacking if name in found.feeding.kept]
+        if lacking:
+            where = f"{shortlist(below, 4)} (below the first cut)" if below else "none of them below the first cut"
+            lines.append(f"  {status}: {where}")
+    return lines
 
 
 def picture(found: Sliced) -> str:
@@ -147,8 +174,9 @@ def _counted(status: str, count: int) -> str:
     return f"{status}s" if count > 1 and status.endswith(("slot", "shadow")) else status
 
 
-def _size(count: int | None) -> str:
-    return "" if count is None else f"{count:,} bytes per example"
+def _size(cut: Cut) -> tuple[str, str]:
+    count = cut.bytes_per_example
+    return ("", "") if count is None else (f"{count:,}", "bytes per example")
 
 
 def _values(train: Any, evaluation: Any) -> str:
@@ -159,10 +187,18 @@ def _section(title: str, rows: Sequence[tuple[str, ...]], nothing: str, limit: i
     if not rows:
         return [f"{title}: {nothing}"]
     shown = [(_shortened(row[0]), *row[1:]) for row in rows[:limit]]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in shown]
+    columns = [_column(cells) for cells in zip(*shown, strict=True)]
+    lines = ["".join(cells) for cells in zip(*columns, strict=True)]
     more = [f"  … ({len(rows)} in all)"] if len(rows) > limit else []
     return [f"{title}:", *(f"  {line}".rstrip() for line in lines), *more]
+
+
+def _column(cells: Sequence[str]) -> list[str]:
+    """Cells of one width; numbers stand at the right, close to their unit."""
+    width = max(map(len, cells))
+    if any(cells) and all(not cell.strip("0123456789,") for cell in cells):
+        return [f"{cell:>{width}} " for cell in cells]
+    return [f"{cell:<{width}}  " for cell in cells]
 
 
 def _shortened(name: str) -> str:
@@ -173,24 +209,25 @@ def _shortened(name: str) -> str:
 
 def recipe(found: Inspection, out: str) -> str:
     """A recipe for the first cut: all but the data is filled in."""
-    best = found.cuts[0]
+    best, fed = found.cuts[0], found.feeding
     lines = [
         f"# Cut {found.pair.meta.name} at {best.tensor} and train a new head on its features.",
         "#",
         f"#   python -m finetune recipe={out} data.path=…",
         "#",
         f"# To try it without data: python -m finetune recipe={out} data.kind=synthetic head.classes=3 train.steps=3",
+        *(f"# Refused as it stands: {r.node}: {r.op} {r.why}" for r in fed.refused),
         "",
         "source:",
         f"  path: {_quoted(str(found.pair.meta.absolute()))}",
     ]
-    fields = _fields(found.inputs)
-    if found.inputs:
+    fields = _fields(fed.inputs)
+    if fields:
         lines.append("  inputs:")
         lines += [f"    {name}: {_quoted(i.tensor)}  # {i.dtype}, {shape(i)}" for name, i in fields.items()]
-    if found.feeds:
+    if fed.feeds:
         lines.append("  feeds:  # the source is frozen: it is run as in evaluation, in training too")
-        for feed in found.feeds:
+        for feed in fed.feeds:
             why = "a guess: look at it" if feed.guessed else f"{json.dumps(feed.train)} where the source learns"
             lines.append(f"    {_quoted(feed.tensor)}: {json.dumps(feed.eval)}  # {why}")
     others = [c.tensor for c in found.cuts[1:4]]
@@ -206,7 +243,7 @@ def recipe(found: Inspection, out: str) -> str:
         "",
         "train:",
         "  steps: 200",
-        f"  batch_size: {found.batch_size or 32}" + ("  # baked into the source" if found.batch_size else ""),
+        f"  batch_size: {fed.batch_size or BATCH_SIZE}" + "  # baked into the source" * bool(fed.batch_size),
     ]
     return "\n".join(printable(line) for line in lines) + "\n"
 
@@ -223,7 +260,7 @@ def _fields(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """The inputs by the last word of their names."""
     found: dict[str, Tensor] = {}
     for tensor in inputs:
-        word = re.sub(r"\W", "_", node_of(tensor.tensor).rpartition("/")[2])
+        word = re.sub(r"\W", "_", tensor.tensor.removesuffix(":0").rpartition("/")[2])
         found[unused(word if word[:1].isalpha() else f"input_{word}", found)] = tensor
     return found
 

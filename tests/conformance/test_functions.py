@@ -262,5 +262,5 @@ def test_a_loop_whose_context_is_in_no_file_has_features_and_no_gradient():
     features = features_of(source, golden.feeds["eval"])(golden.batch)
     lost = replace(source, whole=replace(source.whole, whiles=()))
     assert features_of(lost, golden.feeds["eval"])(golden.batch).tobytes() == features.tobytes()
-    with pytest.raises(UserError, match="no context for the loop at .*, so no gradient can pass it"):
+    with pytest.raises(UserError, match=r"no context for the loop at .*, so no gradient can pass it"):
         model_of(lost)
