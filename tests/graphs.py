@@ -228,7 +228,7 @@ def loop_graph(*body: Any, product: Sequence[str] = ("loop/x", "loop/w")) -> Gra
         node("loop/Merge_1", "Merge", "loop/Enter_1", "loop/NextIteration_1", N={"i": 2}),
         constant("loop/five", 5, INT, ["^loop/Merge"]),
         node("loop/Less", "Less", "loop/Merge", "loop/five", **whole),
-        node("loop/LoopCond", "LoopCond", "loop/Less"),
+        make_node("loop/LoopCond", "LoopCond", ["loop/Less"]),
         node("loop/Switch", "Switch", "loop/Merge", "loop/LoopCond", **whole),
         node("loop/Switch_1", "Switch", "loop/Merge_1", "loop/LoopCond"),
         node("loop/i", "Identity", "loop/Switch:1", **whole),

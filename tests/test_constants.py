@@ -88,7 +88,7 @@ def test_a_frozen_graph_answers_as_a_checkpoint_does(tmp_path, kind):
     path = frozen_pb(tmp_path, constant("w", KERNEL.astype(kind)), constant("axes", [1, 2]))
     entries = read_index(path)
     assert {name: entry.shape for name, entry in entries.items()} == {"w": (4, 2)}
-    check_data(path, entries)
+    check_data(path, entries, entries)
     found = read_tensors(path, ["w"])["w"]
     assert found.dtype == kind
     assert np.array_equal(found, KERNEL)

@@ -22,7 +22,7 @@ def drawn(source: Graph, at: str = "out:0", barriers: Sequence[str] = (), inputs
     below = cut(source, [at], inputs)
     found = find_variables(meta_of(below), below)
     shapes = {v.name: tuple(n or 1 for n in v.shape or ()) for v in found}
-    fates = freeze.decide(found, [], freeze.behind(below, at, barriers), [], set())
+    fates = freeze.decide(found, [], freeze.behind(below, at, barriers), [], set(), freeze.blocked(below, barriers))
     return diagram(below, at, inputs, fates, shapes, barriers)
 
 
@@ -86,7 +86,7 @@ def test_a_box_ends_at_a_barrier_which_lies_on_its_edge():
     found = drawn(source, barriers=["one/BiasAdd:0"])
     assert [box.ops for box in found.boxes] == [("float32",), ("MatMul", "BiasAdd"), ("Relu", "Tanh")]
     assert found.edges == {(0, 1): False, (1, 2): True}
-    assert {fate.why for fate in found.boxes[1].fates} == {"frozen: no gradient passes the barrier"}
+    assert {fate.why for fate in found.boxes[1].fates} == {"frozen: no gradient passes the barrier one/BiasAdd:0"}
     assert all(fate.rate for fate in drawn(source).boxes[1].fates)
 
 

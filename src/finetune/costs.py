@@ -8,7 +8,7 @@ shapes are made of. Sizes that depend on the data are not looked at: they are as
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +98,8 @@ class Part:
     value: np.ndarray | None = None
 
 
-def too_large(nodes: Iterable[Any]) -> tuple[str, str] | None:
-    """The first node that makes too much of constants, and what it makes; None if there is none.
+def too_large(nodes: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """The nodes that make too much of constants, each with what it makes; not those that only read one of them.
 
     Args:
       nodes: those of a graph, or of the body of a function.
@@ -118,10 +118,13 @@ def too_large(nodes: Iterable[Any]) -> tuple[str, str] | None:
         node = nodes[name]
         inputs = [part for ref in data_inputs(node) if (part := _output(parts, ref)) is not None]
         if problem := _told(node, inputs):
-            return name, problem
-        parts[name] = _constant(node) if node.op == "Const" else _part(node, inputs)
-        if parts[name].count > MOST_VALUES:
-            return name, _said(node, parts[name].count)
+            yield name, problem
+            continue
+        part = _constant(node) if node.op == "Const" else _part(node, inputs)
+        if part.count > MOST_VALUES:
+            yield name, _said(node, part.count)
+            continue
+        parts[name] = part
         for reader in readers.get(name, ()):
             waiting[reader] -= 1
             if not waiting[reader] and nodes[reader].op != "Const":
@@ -130,8 +133,7 @@ def too_large(nodes: Iterable[Any]) -> tuple[str, str] | None:
         if name not in parts and node.op in _SIZED:
             problem = _told(node, [_output(parts, ref) for ref in data_inputs(node)])
             if problem:
-                return name, problem
-    return None
+                yield name, problem
 
 
 def _output(parts: Mapping[str, Part], ref: str) -> Part | None:

@@ -58,7 +58,8 @@ def make(name: str, learning_rate: float, arguments: Mapping[str, Any]) -> Any:
       UserError: an argument that it does not take.
     """
     try:
-        return _BY_NAME[name](learning_rate=learning_rate, **arguments)
+        # Keras would number the optimizers of a process, and the names of slots in a checkpoint with them.
+        return _BY_NAME[name](**{"name": name, "learning_rate": learning_rate, **arguments})
     except (TypeError, ValueError) as error:
         raise UserError(
             "recipe", "train.optimizer_args", f"{name} refuses {dict(arguments)}", str(error).splitlines()[0]

@@ -84,7 +84,7 @@ def refused_ops(graph: Graph, trusted: bool | Sequence[str] = False) -> dict[str
 
 
 def refused(graph: Graph) -> set[str]:
-    """The nodes that may not reach TensorFlow, for their own op or for a function that they call."""
+    """The nodes that may not reach TensorFlow, for their own op, a function that they call, or what they unfold to."""
     bodies = _bodies(graph)
     bad: set[str] = set()
 
@@ -94,7 +94,8 @@ def refused(graph: Graph) -> set[str]:
 
     while more := {name for name, body in bodies.items() if name not in bad and any(map(is_bad, body))}:
         bad |= more
-    return {name for name, node in graph.nodes.items() if is_bad(node)}
+    large = {name for name, _ in too_large(graph.nodes.values())}
+    return large | {name for name, node in graph.nodes.items() if is_bad(node)}
 
 
 def _is_allowed(op: str, functions: Container[str]) -> bool:
@@ -170,8 +171,7 @@ def check_constants(graph: Graph) -> None:
 def _check_costs(graph: Graph) -> None:
     bodies = {f"{function.signature.name} → ": function.node_def for function in graph.functions}
     for way, nodes in {"": graph.nodes.values(), **bodies}.items():
-        if found := too_large(nodes):
-            name, what = found
+        for name, what in too_large(nodes):
             raise UserError("source", f"{way}{name}", what, "cut or name an input below this node")
 
 
