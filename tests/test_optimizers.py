@@ -37,7 +37,7 @@ def test_the_state_names_every_slot_of_every_group_once():
 def test_a_second_run_of_a_process_names_its_slots_as_the_first(name: str):
     first, second = (Groups(name, 0.1, {}, {"w": 1.0}, {"w": tf.Variable([[1.0]])}).state() for _ in range(2))
     assert list(first) == list(second)
-    assert all(key.startswith(f"optimizer/1/{name}/") for key in first)
+    assert all(key.startswith(f"optimizer/1/{name}") for key in first)
 
 
 def test_an_argument_that_the_optimizer_does_not_take():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from finetune import names
 from finetune.errors import UserError
 
 _BY_NAME = {name.lower(): kind for name, kind in vars(tf.keras.optimizers).items() if isinstance(kind, type)}
+
+_NUMBERED = re.compile(r"^variable(_\d+)?$")  # of a variable that Keras gave no name, in the order of the process
 
 
 class Groups:
@@ -47,7 +50,8 @@ class Groups:
         found: dict[str, Any] = {}
         for rate, (optimizer, _) in self._groups.items():
             for variable in optimizer.variables:
-                found[names.unused(f"optimizer/{rate:g}/{variable.path}", found)] = variable
+                path = _NUMBERED.sub(optimizer.name, variable.path)
+                found[names.unused(f"optimizer/{rate:g}/{path}", found)] = variable
         return found
 
 
