@@ -22,10 +22,10 @@ from finetune.graph import (
     consumers,
     data_inputs,
     dtype_name,
-    recorded_shape,
     shape_of,
 )
 from finetune.names import node_of, port_of, tensor_name
+from finetune.sizes import baked_batch
 from finetune.source import imported
 from finetune.specialize import FEEDERS, dtype_and_shape, open_placeholders
 from finetune.tables import find_tables
@@ -142,7 +142,7 @@ def _feeding(whole: Graph, at: str, inputs: Sequence[Tensor], feeds: Sequence[Fe
     taken = [t.tensor for t in inputs]
     below = cut(whole, [at], [*taken, *(f.tensor for f in feeds)])
     inputs = tuple(t for t in inputs if node_of(t.tensor) in below.nodes)
-    size = _batch_size(whole, below, at, inputs)
+    size = baked_batch(below, at, [t.shape for t in inputs])
     feeds = [f for f in feeds if node_of(f.tensor) in below.nodes]
     feeds = [_sized(below, f, size or BATCH_SIZE) for f in feeds]
     refused = _refused(whole, below, at, [*(t.tensor for t in inputs), *(f.tensor for f in feeds)])
@@ -181,25 +181,6 @@ def _first_numbers(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
                 if _is_numeric(tensor) and tensor.shape != () and node_of(ref) not in flow.inside:
                     found[ref] = tensor
     return list(found.values())
-
-
-def _batch_size(whole: Graph, below: Graph, at: str, inputs: Sequence[Tensor]) -> int | None:
-    """What the inputs state, or else what the file recorded of the cut or of a state that a loop starts from."""
-    recorded = described(whole, at).shape
-    sizes = [t.shape[0] for t in inputs if t.shape]
-    sizes += [recorded[0]] if recorded and len(recorded) > 1 else []
-    sizes += _states(below)
-    return next((size for size in sizes if size is not None), None)
-
-
-def _states(below: Graph) -> Iterator[int]:
-    """The numbers of rows of the zeros that loops start from."""
-    for node in below.nodes.values():
-        if node.op == "Enter" and not attr(node, "is_constant").b:
-            start = below.nodes[node_of(node.input[0])]
-            shape = recorded_shape(start, 0)
-            if start.op in ("Fill", "Const") and shape and len(shape) == 2 and shape[0] is not None:
-                yield shape[0]
 
 
 def _readings(below: Graph, name: str) -> Iterator[tuple[Any, int]]:

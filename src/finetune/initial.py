@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,48 +12,58 @@ import numpy as np
 from finetune import metagraph
 from finetune.graph import DTYPES, FLOATS, Graph, attr, data_inputs, read_constant, shape_of
 from finetune.names import node_of
-from finetune.variables import Variable
+from finetune.variables import VARIABLE_OPS, Variable
 
 _LONGEST = 20  # identities behind each other
 
 
-def constants(meta: Any, whole: Graph, variables: Iterable[Variable]) -> dict[str, np.ndarray]:
-    """The values that the source's own initialisers would assign, of those that assign a constant.
-
-    They are computed here: no initialiser of a source is ever run.
-    """
+def first_values(meta: Any, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Variable -> the node that gives what its own initialiser assigns; none of them is ever run."""
     assigned_by = {
         node_of(d.variable_name): node_of(d.initializer_name)
         for collection in ("variables", "trainable_variables")
         for d in metagraph.variable_defs(meta, collection)
     }
     found = {}
-    for variable in variables:
-        assign = whole.nodes.get(assigned_by.get(variable.name) or f"{variable.name}/Assign")
+    for node in nodes.values():
+        assign = nodes.get(assigned_by.get(node.name) or f"{node.name}/Assign") if node.op in VARIABLE_OPS else None
         if assign is None or assign.op not in ("Assign", "AssignVariableOp") or len(data_inputs(assign)) < 2:
             continue
-        target, value_ref = data_inputs(assign)[:2]
-        value = _computed(whole, value_ref, variable.shape) if node_of(target) == variable.name else None
+        target, value = data_inputs(assign)[:2]
+        given = _behind(nodes, value)
+        if node_of(target) == node.name and given is not None:
+            found[node.name] = given
+    return found
+
+
+def _behind(nodes: Mapping[str, Any], ref: str) -> Any:
+    """The node that a value comes from, through those that only pass it on."""
+    for _ in range(_LONGEST):
+        node = nodes.get(node_of(ref))
+        inputs = [] if node is None else data_inputs(node)
+        if node is None or node.op != "Identity" or not inputs:
+            return node
+        ref = inputs[0]
+    return None
+
+
+def constants(meta: Any, whole: Graph, variables: Iterable[Variable]) -> dict[str, np.ndarray]:
+    """The values that the source's own initialisers would assign, of those that assign a constant; computed here."""
+    given = first_values(meta, whole.nodes)
+    found = {}
+    for variable in variables:
+        value = _computed(whole, given[variable.name], variable.shape) if variable.name in given else None
         if value is not None and value.dtype == DTYPES.get(variable.dtype):
             found[variable.name] = value
     return found
 
 
-def _computed(whole: Graph, ref: str, shape: Sequence[int | None] | None) -> np.ndarray | None:
+def _computed(whole: Graph, node: Any, shape: Sequence[int | None] | None) -> np.ndarray | None:
     """A value of that shape that is a constant or filled with one; None for any other."""
-    for _ in range(_LONGEST):
-        node = whole.nodes.get(node_of(ref))
-        inputs = [] if node is None else data_inputs(node)
-        if node is None or node.op != "Identity" or not inputs:
-            break
-        ref = inputs[0]
-    else:
-        return None
-    if node is None:
-        return None
     if node.op == "Const":
         # Compared before it is read: a constant may stand in the file once and in memory many times.
         return read_constant(node) if shape_of(attr(node, "value").tensor.tensor_shape) == shape else None
+    inputs = data_inputs(node)
     if node.op != "Fill" or len(inputs) != 2:
         return None
     sizes, one = (_small(whole, r) for r in inputs)

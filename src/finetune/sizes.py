@@ -7,7 +7,7 @@ Whether that is sound, only running it shows, for a constant may mean something 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from finetune.graph import (
     enter_of,
     make_node,
     read_constant,
+    recorded_shape,
 )
 from finetune.names import node_of, port_of, unused
 from finetune.specialize import dtype_and_shape
@@ -43,14 +44,29 @@ _PASSES: dict[str, tuple[int, ...] | None] = {
 _PER_CHANNEL = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "BiasAdd", "Rsqrt", "FusedBatchNorm", "FusedBatchNormV3")
 
 
-def baked_batch(graph: Graph, at: str, inputs: Iterable[str]) -> int | None:
-    """The number of examples that a source takes at once, None if any: what its inputs state, or else its cut."""
-    stated = [dtype_and_shape(graph, tensor)[1] for tensor in inputs]
-    sizes = [shape.dim[0].size for shape in stated if shape is not None and shape.dim]
-    recorded = width_at(graph, at)
-    if recorded and len(recorded) > 1 and recorded[0] is not None:
-        sizes.append(recorded[0])
-    return next((size for size in sizes if size > 0), None)
+def baked_batch(below: Graph, at: str, shapes: Iterable[Sequence[int | None] | None]) -> int | None:
+    """The number of examples that a source takes at once, None if any.
+
+    Its inputs state it, or else what the file recorded of the cut, or of a state that a loop starts from.
+
+    Args:
+      below: what the cut needs.
+      shapes: of the inputs.
+    """
+    recorded = width_at(below, at)
+    stated = [shape[0] for shape in shapes if shape]
+    stated += recorded[:1] if recorded and len(recorded) > 1 else []
+    return next((size for size in (*stated, *_states(below)) if size is not None), None)
+
+
+def _states(below: Graph) -> Iterator[int]:
+    """The numbers of rows of the zeros that loops start from."""
+    for node in below.nodes.values():
+        if node.op == "Enter" and not attr(node, "is_constant").b:
+            start = below.nodes[node_of(node.input[0])]
+            shape = recorded_shape(start, 0)
+            if start.op in ("Fill", "Const") and shape and len(shape) == 2 and shape[0] is not None:
+                yield shape[0]
 
 
 def with_image_size(graph: Graph, at: str, tensor: str, size: Sequence[int]) -> Graph:

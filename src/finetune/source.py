@@ -150,7 +150,7 @@ def read_source(
         raise constants.lacking(pair, lacking)
     start = settle.settle(meta, whole, found, entries, pair.prefix, wishes)
     weights.check_data(pair.prefix, entries, list(start.keys.values()))
-    return Source(
+    source = Source(
         pair=pair,
         stamps=stamps,
         meta=meta,
@@ -166,8 +166,10 @@ def read_source(
         tables=tuple(find_tables(whole, below)),
         unused_keys=len(entries.keys() - start.keys.values()),
         bypassed=tuple(specialize.bypassed(loud, below)),
-        batch_size=sizes.baked_batch(whole, at, inputs.values()),
+        batch_size=None,
     )
+    baked = sizes.baked_batch(below, at, [shape for _, shape in source.input_kinds().values()])
+    return replace(source, batch_size=baked)
 
 
 def resized(source: Source, batch_sizes: Collection[int], image_size: Sequence[int] | None) -> Source:
