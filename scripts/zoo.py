@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="where recipes and runs go; made anew")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
-    found = [s for s in sources(asked.folder) if not asked.names or s.name in asked.names]
+    found = [s for s in sources(asked.folder) if not asked.names or s.stem in asked.names]
     asked.runs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(asked.jobs) as pool:
         outcomes = []

@@ -8,8 +8,8 @@ import pytest
 
 from finetune.candidates import Candidate, candidates
 from finetune.flow import flow_of
-from finetune.graph import Graph, changed
-from tests.graphs import fed, graph, loop_graph, node, shapes, variable
+from finetune.graph import Graph, changed, constant, make_node
+from tests.graphs import FLOAT, INT, fed, graph, loop_graph, node, shapes, variable
 
 
 def layer(name: str, source: str, inputs: int = 8, outputs: int = 8, weights: str = "", **attrs: Any) -> list[Any]:
@@ -155,3 +155,21 @@ def test_what_a_loop_gives_is_offered_early_for_nothing_nearer_can_be_cut():
     encoder = [fed("data", None, 3), *layer("a", "data"), *layer("b", "a"), *layer("c", "b"), *layer("x", "c")]
     whole = source.with_nodes({**{n.name: n for n in encoder}, **{n: nodes[n] for n in nodes if n != "x"}})
     assert "out:0" in tensors(whole)[:3]
+
+
+def test_rows_that_are_steps_of_an_example_come_last():
+    """Steps are told by recorded shapes, or else by the loop that gathered them."""
+    rows = [constant("to", [-1, 8]), node("rows", "Reshape", "steps", "to"), *layer("b", "rows"), *logits("b")]
+    for op, first in (("TensorArrayGatherV3", "steps:0"), ("Relu", "b:0")):
+        before = [node("made", op, "a"), node("steps", "Transpose", "made", "to")]
+        assert tensors(graph(fed("x", None, 8), *layer("a", "x"), *before, *rows))[0] == first
+
+
+def test_noise_is_no_feature():
+    size = make_node("size", "Shape", ["a"], T={"type": FLOAT}, out_type={"type": INT})
+    noise = [size, make_node("drawn", "RandomUniform", ["size"], dtype={"type": FLOAT}, T={"type": INT})]
+    mask = [node("shifted", "Add", "keep", "drawn"), node("mask", "Floor", "shifted")]
+    dropped = [constant("keep", 0.5, FLOAT), *noise, *mask, node("kept", "Mul", "a", "mask")]
+    known = tensors(graph(fed("x", None, 8), *layer("a", "x"), *dropped, *logits("kept")))
+    assert "kept:0" in known
+    assert not {"drawn:0", "shifted:0", "mask:0"} & set(known)

@@ -159,3 +159,14 @@ def test_the_batch_size_may_stand_in_a_state_only():
     enter = node("enter", "Enter", "state", frame_name={"s": b"loop"})
     found = proposed(fed("x", None, 4), *start, enter, node("y", "AddV2", "x", "enter"), *dense("y"))
     assert found.batch_size == 6
+
+
+def test_where_data_goes_straight_into_a_loop_the_examples_before_it_are_the_input():
+    decoded = [fed("wav", dtype=STRING), node("decoded", "DecodeWav", "wav")]
+    rows = [constant("to", [-1, 25, 4]), node("rows", "Reshape", "decoded", "to"), constant("perm", [1, 0, 2])]
+    scatter = node("scatter", "TensorArrayScatterV3", "array", "perm", "steps", "array")
+    loop = [node("array", "TensorArrayV3", "to"), node("steps", "Transpose", "rows", "perm"), scatter]
+    enter = node("enter", "Enter", "scatter")
+    found = proposed(*decoded, *rows, *loop, enter, variable("w", 4, 5), node("out", "MatMul", "enter", "w"))
+    assert [(t.tensor, t.shape) for t in found.inputs] == [("rows:0", (None, 25, 4))]
+    assert found.refused == ()

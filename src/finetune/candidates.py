@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.answers import JOINS, answers, since_layers
 from finetune.flow import SIZES, Flow, reached_from
-from finetune.graph import FLOATS, attr, data_inputs, recorded_shape
+from finetune.graph import FLOATS, attr, data_inputs, read_constant, recorded_shape
 from finetune.names import node_of, port_of, tensor_name
 
 _ACTIVATIONS = (
@@ -21,6 +21,8 @@ _ACTIVATIONS = (
 _LINEAR = ("BiasAdd", "Add", "AddV2", "AddN")
 # What one Python call made of several nodes: its inside is nobody's feature.
 _INNER = re.compile(r"(^|/)(Tensordot|\w*cross_entropy\w*|xentropy|\w*loss(es)?(_\d+)?)/", re.IGNORECASE)
+_ROW_BY_ROW = ("MatMul", *_LINEAR, *_ACTIVATIONS[:8], "Mul", "RealDiv", "Div", "Identity", "Softmax")
+_GATHERED_ON = ("Transpose", "ReverseSequence", "ReverseV2", "ConcatV2", "Concat", "Mul", "RealDiv", "Identity")
 _OF_NOISE = ("Cast", "Floor", "GreaterEqual", "Add", "AddV2", "Mul", "Identity")  # from noise to the mask of dropout
 _FURTHEST = 6  # layers before an answer
 _NOISE_STEPS = 6
@@ -103,9 +105,19 @@ def _is_usable(flow: Flow, tensor: str, direct: bool, layers: int) -> bool:
     shape = recorded_shape(node, port_of(tensor))
     if name in flow.inside or _INNER.search(name) or (kind and kind not in FLOATS) or shape == ():
         return False
+    if _is_noise(flow, name):
+        return False
     if flow.is_layer(name):  # one that nothing is added to; the first of two where it feeds the next
         return layers == 0
     return direct or node.op in (*_ACTIVATIONS, *_LINEAR, "Merge") or _is_dropout(flow, name)
+
+
+def _is_noise(flow: Flow, name: str, steps: int = _NOISE_STEPS) -> bool:
+    """Whether a node has nothing of the data but the size of what is drawn."""
+    op, given = flow.graph.nodes[name].op, [i for i in flow.inputs[name] if i in flow.mixed]
+    if op.startswith("Random"):
+        return True
+    return op in _OF_NOISE and steps > 0 and bool(given) and all(_is_noise(flow, i, steps - 1) for i in given)
 
 
 def _is_dropout(flow: Flow, name: str) -> bool:
@@ -129,10 +141,11 @@ def _ordered(flow: Flow, answer: str, usable: list[str], reached: Mapping[str, t
         counts[layers] += 1
         node = flow.graph.nodes[node_of(tensor)]
         kind = 0 if node.op in (*_ACTIVATIONS, *_LINEAR) else 1
-        useless = _is_narrow(node, tensor) or _mixes_examples(flow, tensor)
-        bad = 2 if useless else 0 if _dominates(flow, answer, tensor) else 1
+        bad = 2 if _is_narrow(node, tensor) else 0 if _dominates(flow, answer, tensor) else 1
         # The answer's own values are the old classes, not features: last, and the linear output first of those.
-        ranked.append(((layers or 99, bad, kind, hops), tensor))
+        segment = layers or 99
+        # No label is for a row that is a step of an example.
+        ranked.append(((segment + 9 * _has_rows_of_steps(flow, tensor), bad, kind, hops), tensor))
     ranked.sort()
     taken: dict[int, int] = {}
     best, others = [], []
@@ -185,14 +198,31 @@ def _dominates(flow: Flow, answer: str, tensor: str) -> bool:
     return True
 
 
-def _mixes_examples(flow: Flow, tensor: str) -> bool:
-    """Whether a reshape turns examples times steps into rows, of which none is an example any more."""
-    node = flow.graph.nodes[node_of(tensor)]
-    if node.op != "Reshape":
+def _has_rows_of_steps(flow: Flow, tensor: str) -> bool:
+    """Whether a reshape turned examples times steps into rows, of which none is an example any more."""
+    seen, stack = {tensor}, [tensor]
+    while stack:
+        name = node_of(stack.pop())
+        node = flow.graph.nodes[name]
+        if node.op == "Reshape":
+            if _joins_steps(flow, node):
+                return True
+        elif node.op in _ROW_BY_ROW:
+            further = {r for r in data_inputs(node) if node_of(r) in flow.mixed} - seen
+            seen |= further
+            stack.extend(further)
+    return False
+
+
+def _joins_steps(flow: Flow, node: Any) -> bool:
+    nodes = flow.graph.nodes
+    source, *target = data_inputs(node)
+    before, after = recorded_shape(nodes[node_of(source)], port_of(source)), recorded_shape(node, 0)
+    if before and after:
+        return len(after) < len(before) and before[-1] == after[-1] is not None
+    sizes = read_constant(nodes[node_of(target[0])]) if target else None
+    if sizes is None or sizes.shape != (2,) or sizes[0] != -1:
         return False
-    source = data_inputs(node)[0]
-    before = recorded_shape(flow.graph.nodes[node_of(source)], port_of(source))
-    after = recorded_shape(node, 0)
-    if not before or not after or len(after) >= len(before):
-        return False
-    return before[-1] == after[-1] and before[-1] is not None
+    # What a loop of an unknown number of steps gathered cannot be one row of a fixed length.
+    reached = reached_from([node_of(source)], lambda n: flow.inputs[n] if nodes[n].op in _GATHERED_ON else ())
+    return any(nodes[name].op.startswith("TensorArrayGather") for name in reached)

@@ -33,6 +33,7 @@ from finetune.tables import find_tables
 BATCH_SIZE = 32  # where nothing speaks for another one
 
 _SAME_VALUE = ("Identity", "Cast", "ExpandDims", "Enter", "Switch", "Reshape")
+_INTO_LOOPS = ("TensorArrayScatterV3", "TensorArrayUnpack", "Enter")
 _BINARY = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow")
 _BITS = 8.0  # of a quantised network; with 1 nothing is left of its features
 
@@ -126,7 +127,9 @@ def _given(graph: Graph, flow: Flow, below: Graph) -> tuple[list[Tensor], list[F
             feeds.append(Feed(tensor.tensor, tensor.dtype, mode.train, mode.eval))
         elif node.op == "PlaceholderWithDefault":
             continue
-        elif tensor.shape == () or (tensor.shape is None and _is_scalar(flow, below, node)):
+        elif (tensor.shape == () and tensor.dtype != "string") or (
+            tensor.shape is None and _is_scalar(flow, below, node)
+        ):
             feeds.append(_guess(below, node, tensor))
         else:
             inputs.append(tensor)
@@ -180,6 +183,21 @@ def _first_numbers(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
                 tensor = described(graph, ref)
                 if _is_numeric(tensor) and tensor.shape != () and node_of(ref) not in flow.inside:
                     found[ref] = tensor
+    return list(found.values()) or _into_loops(graph, flow, below)
+
+
+def _into_loops(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
+    """The numbers that go into loops and meet variables there; examples by steps, not steps by examples."""
+    found: dict[str, Tensor] = {}
+    for node in below.nodes.values():
+        for ref in data_inputs(node) if node.op in _INTO_LOOPS else ():
+            while (source := graph.nodes[node_of(ref)]).op == "Transpose":
+                ref = data_inputs(source)[0]
+            is_data = source.name in flow.driven and not source.op.startswith("TensorArray")
+            if is_data and source.name not in flow.learned:
+                tensor = described(graph, tensor_name(ref))
+                if _is_numeric(tensor) and tensor.shape != ():
+                    found[tensor.tensor] = tensor
     return list(found.values())
 
 

@@ -65,8 +65,19 @@ def _states(below: Graph) -> Iterator[int]:
         if node.op == "Enter" and not attr(node, "is_constant").b:
             start = below.nodes[node_of(node.input[0])]
             shape = recorded_shape(start, 0)
+            if start.op == "Fill" and shape is None:
+                shape = _filled(below, start)
             if start.op in ("Fill", "Const") and shape and len(shape) == 2 and shape[0] is not None:
                 yield shape[0]
+
+
+def _filled(below: Graph, fill: Any) -> tuple[int | None, ...] | None:
+    """The shape of a `Fill` of constants, joined ones too; files of frozen graphs record none."""
+    target = below.nodes[node_of(fill.input[0])]
+    parts = data_inputs(target)[:-1] if target.op == "ConcatV2" else [fill.input[0]]
+    values = [read_constant(below.nodes[node_of(part)]) for part in parts]
+    known = [value.ravel() for value in values if value is not None]
+    return tuple(map(int, np.concatenate(known))) if len(known) == len(values) else None
 
 
 def with_image_size(graph: Graph, at: str, tensor: str, size: Sequence[int]) -> Graph:

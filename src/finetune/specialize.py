@@ -21,6 +21,7 @@ from finetune.graph import (
     control_inputs,
     data_inputs,
     output_types,
+    read_constant,
     recorded_shape,
     rewired,
 )
@@ -101,6 +102,8 @@ def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
     if node.op in _PLACEHOLDERS and _has_shape(graph, node):
         return attr(node, "dtype").type, attr(node, "shape").shape
     known = recorded_shape(node, port)
+    if known is None and node.op == "Reshape":  # frozen graphs record none
+        known = _target(graph, node)
     shape = None
     if known is not None:
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=-1 if n is None else n) for n in known])
@@ -115,6 +118,13 @@ def dtype_and_shape(graph: Graph, tensor: str) -> tuple[int, Any]:
         if single in node.attr:
             return attr(node, single).type, shape
     raise UserError("source", tensor, f"the file does not say which dtype a {node.op} gives", "name another tensor")
+
+
+def _target(graph: Graph, reshape: Any) -> tuple[int | None, ...] | None:
+    """The shape that a constant tells a `Reshape` to give."""
+    # A node that was cut off has no inputs any more.
+    sizes = read_constant(graph.nodes[node_of(reshape.input[1])]) if len(data_inputs(reshape)) == 2 else None
+    return None if sizes is None else tuple(None if n < 0 else int(n) for n in sizes.ravel())
 
 
 def _has_shape(graph: Graph, node: Any) -> bool:
