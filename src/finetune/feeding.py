@@ -91,8 +91,13 @@ NOTHING = Feeding((), (), (), None, frozenset())
 def data_sources(graph: Graph) -> list[str]:
     """The nodes through which data may come into a graph: placeholders that are no switches, queues, iterators."""
     opened = [n for n in open_placeholders(graph) if modes.recognise(graph, n) is None]
-    sources = [n.name for n in opened if described(graph, f"{n.name}:0").shape != ()]
+    sources = [n.name for n in opened if _may_be_data(described(graph, f"{n.name}:0"))]
     return sources + [n.name for n in graph.nodes.values() if _is_feeder(n.op)]
+
+
+def _may_be_data(tensor: Tensor) -> bool:
+    """A single number is a switch or a size; a single text may be a whole file."""
+    return tensor.shape != () or tensor.dtype == "string"
 
 
 @cache
@@ -127,9 +132,7 @@ def _given(graph: Graph, flow: Flow, below: Graph) -> tuple[list[Tensor], list[F
             feeds.append(Feed(tensor.tensor, tensor.dtype, mode.train, mode.eval))
         elif node.op == "PlaceholderWithDefault":
             continue
-        elif (tensor.shape == () and tensor.dtype != "string") or (
-            tensor.shape is None and _is_scalar(flow, below, node)
-        ):
+        elif not _may_be_data(tensor) or (tensor.shape is None and _is_scalar(flow, below, node)):
             feeds.append(_guess(below, node, tensor))
         else:
             inputs.append(tensor)
