@@ -10,7 +10,7 @@ import pytest
 from finetune.feeding import BATCH_SIZE, Feed, Feeding, data_sources, propose
 from finetune.flow import flow_of
 from finetune.graph import constant, make_node
-from tests.graphs import BOOL, FLOAT, INT, INT64, STRING, fed, graph, node, shapes, strings, variable
+from tests.graphs import BOOL, FLOAT, INT, INT64, STRING, fed, graph, loop_graph, node, shapes, strings, variable
 
 
 def proposed(*nodes: Any, at: str = "out:0") -> Feeding:
@@ -162,11 +162,11 @@ def test_the_batch_size_may_stand_in_a_state_only():
 
 
 def test_where_data_goes_straight_into_a_loop_the_examples_before_it_are_the_input():
-    decoded = [fed("wav", dtype=STRING), node("decoded", "DecodeWav", "wav")]
-    rows = [constant("to", [-1, 25, 4]), node("rows", "Reshape", "decoded", "to"), constant("perm", [1, 0, 2])]
-    scatter = node("scatter", "TensorArrayScatterV3", "array", "perm", "steps", "array")
-    loop = [node("array", "TensorArrayV3", "to"), node("steps", "Transpose", "rows", "perm"), scatter]
-    enter = node("enter", "Enter", "scatter")
-    found = proposed(*decoded, *rows, *loop, enter, variable("w", 4, 5), node("out", "MatMul", "enter", "w"))
+    loop = loop_graph()
+    decoded = [fed("wav", dtype=STRING), node("decoded", "DecodeWav", "wav"), constant("perm", [1, 0, 2])]
+    rows = [constant("to", [-1, 25, 4]), node("rows", "Reshape", "decoded", "to")]
+    steps = node("x", "Transpose", "rows", "perm")
+    source = loop.with_nodes({**loop.nodes, **{n.name: n for n in (*decoded, *rows, steps)}})
+    found = propose(source, flow_of(source, ["w"], data_sources(source)), "out:0")
     assert [(t.tensor, t.shape) for t in found.inputs] == [("rows:0", (None, 25, 4))]
     assert found.refused == ()

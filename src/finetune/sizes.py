@@ -62,7 +62,7 @@ def baked_batch(below: Graph, at: str, shapes: Iterable[Sequence[int | None] | N
 def _states(below: Graph) -> Iterator[int]:
     """The numbers of rows of the zeros that loops start from."""
     for node in below.nodes.values():
-        if node.op == "Enter" and not attr(node, "is_constant").b:
+        if node.op == "Enter" and node.input and not attr(node, "is_constant").b:
             start = below.nodes[node_of(node.input[0])]
             shape = recorded_shape(start, 0)
             if start.op == "Fill" and shape is None:
@@ -73,11 +73,12 @@ def _states(below: Graph) -> Iterator[int]:
 
 def _filled(below: Graph, fill: Any) -> tuple[int | None, ...] | None:
     """The shape of a `Fill` of constants, joined ones too; files of frozen graphs record none."""
-    target = below.nodes[node_of(fill.input[0])]
-    parts = data_inputs(target)[:-1] if target.op == "ConcatV2" else [fill.input[0]]
+    given = data_inputs(fill)[:1]
+    target = below.nodes[node_of(given[0])] if given else fill
+    parts = data_inputs(target)[:-1] if target.op == "ConcatV2" else given
     values = [read_constant(below.nodes[node_of(part)]) for part in parts]
     known = [value.ravel() for value in values if value is not None]
-    return tuple(map(int, np.concatenate(known))) if len(known) == len(values) else None
+    return tuple(map(int, np.concatenate(known))) if known and len(known) == len(values) else None
 
 
 def with_image_size(graph: Graph, at: str, tensor: str, size: Sequence[int]) -> Graph:
