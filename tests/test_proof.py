@@ -206,8 +206,8 @@ def test_a_graph_that_differs_from_itself_is_random(tmp_path: Path):
     found = proven(read(tmp_path, *nodes, w=X[0]))
     assert (found.features, found.largest_difference) == ("random", None)
     assert found.lines("out:0")[1] == (
-        "warning: the unsliced graph gives other features at out:0 each time (random ops: noise) "
-        "on a probe batch of 2 examples"
+        "warning: features at out:0 are other ones each time (random ops: noise), the unsliced graph's too; "
+        "source.dropout=false switches off dropout that is baked in"
     )
 
 

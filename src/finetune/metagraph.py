@@ -50,6 +50,12 @@ class Pair:
     prefix: str
 
     @property
+    def name(self) -> str:
+        """The name of the graph's file, with its folder where the file alone says nothing."""
+        inner = self.meta.name == ".meta" or self.meta.name in SAVED_MODELS
+        return f"{self.meta.absolute().parent.name}/{self.meta.name}" if inner else self.meta.name
+
+    @property
     def is_one_file(self) -> bool:
         """Whether the graph is its own checkpoint."""
         return self.prefix == str(self.meta)

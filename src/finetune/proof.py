@@ -18,7 +18,6 @@ from finetune.errors import UserError, printable, shortlist
 from finetune.graph import Graph, ancestors, changed, control_inputs, data_inputs, to_meta
 from finetune.names import node_of
 from finetune.phases import Phases
-from finetune.randomness import random_nodes
 from finetune.source import Source, read_values
 from finetune.specialize import portable, with_placeholders
 from finetune.tables import Table
@@ -60,7 +59,8 @@ class Proof:
         told = {
             "identical": f"proof: features at {at} identical to {unsliced} {probe}",
             "differ": f"warning: features at {at} are not identical to {unsliced} {probe}: {self.why}",
-            "random": f"warning: the unsliced graph gives other features at {at} each time ({self.why}) {probe}",
+            "random": f"warning: features at {at} are other ones each time ({self.why}), the unsliced graph's too; "
+            "source.dropout=false switches off dropout that is baked in",
             "not compared": f"proof: features at {at} not compared with the unsliced graph's: {self.why}",
         }
         return [
@@ -142,8 +142,8 @@ def _with_features(
         if same_bits(ours, theirs):
             return replace(proof, features="identical", largest_difference=0.0)
         if not same_bits(theirs, run()):
-            drawing = [n for n in random_nodes(source.whole) if n in phases.evaluation.graph.nodes]
-            return replace(proof, features="random", why=f"random ops: {shortlist(drawing) or 'none that is known'}")
+            drawing = shortlist(list(phases.evaluation.draws)) or "none that is known"
+            return replace(proof, features="random", why=f"random ops: {drawing}")
     largest = largest_difference(ours, theirs)
     why = "they differ in shape, type or NaN" if largest is None else f"the largest difference is {largest:.2g}"
     return replace(proof, features="differ", largest_difference=largest, why=why)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from finetune import freeze, layers, metagraph
-from finetune.backbone import Backbone
 from finetune.checkpoints import Loaded, write_text
 from finetune.data import Examples
 from finetune.errors import printable, shortlist
@@ -227,14 +226,13 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     return [
         *damaged,
         f"device: {started.device}",
-        f"source: {source.pair.meta.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
+        f"source: {source.pair.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
         *([_where_weights_lie(source)] if source.pair.is_one_file else []),
         *_weights(source),
         f"cut: {source.cut}, {model.said}",
         *([f"feeds: {', '.join(feeds)}"] if feeds else []),
         *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
-        *([_random(plan.phases.evaluation)] if plan.phases.evaluation.draws else []),
         "variables:",
         *variable_table(rows),
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
@@ -243,15 +241,10 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     ]
 
 
-def _random(evaluation: Backbone) -> str:
-    drawn = f"warning: the source draws at random in evaluation too: {shortlist(list(evaluation.draws))}"
-    return f"{drawn}; source.dropout=false switches dropout off that is baked in"
-
-
 def _where_weights_lie(source: Source) -> str:
     if metagraph.is_frozen(source.pair.meta):
         return "no checkpoint: the weights are constants of the frozen graph"
-    return f"no checkpoint lies beside {source.pair.meta.name}: the weights are the constants that variables start from"
+    return f"no checkpoint lies beside {source.pair.name}: the weights are the constants that variables start from"
 
 
 def _weights(source: Source) -> list[str]:
@@ -279,7 +272,7 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
     drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.phases.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
-        title=f"{source.pair.meta.name} cut at {source.cut}",
+        title=f"{source.pair.name} cut at {source.cut}",
         lines=[f"feeds: {'; '.join(feeds)}"] if feeds else [],
         cut=source.cut,
         given=model.said,

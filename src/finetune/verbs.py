@@ -93,7 +93,7 @@ def as_json(found: Inspection) -> str:
 
 def table(found: Inspection) -> str:
     """The inspection for people, about a screen of it."""
-    lines = [f"pair: {found.pair.meta.name}, written by {found.producer}"]
+    lines = [f"pair: {found.pair.name}, written by {found.producer}"]
     fed = found.feeding
     if found.cuts:
         dead = found.nodes - len(fed.kept)
@@ -148,7 +148,7 @@ def picture(found: Sliced) -> str:
     """The layers below the cut, as a recipe that says nothing else would train them: only the head learns."""
     words = [f"{f.tensor} = {json.dumps(f.eval)}" + ", a guess" * f.guessed for f in found.feeds]
     caption = Caption(
-        title=f"{found.pair.meta.name} cut at {found.cut.tensor}",
+        title=f"{found.pair.name} cut at {found.cut.tensor}",
         lines=[f"feeds: {'; '.join(words)}"] if words else [],
         cut=found.cut.tensor,
         given=f"{found.cut.dtype} {shape(found.cut)}",
@@ -211,7 +211,7 @@ def recipe(found: Inspection, out: str) -> str:
     """A recipe for the first cut: all but the data is filled in."""
     best, fed = found.cuts[0], found.feeding
     lines = [
-        f"# Cut {found.pair.meta.name} at {best.tensor} and train a new head on its features.",
+        f"# Cut {found.pair.name} at {best.tensor} and train a new head on its features.",
         "#",
         f"#   python -m finetune recipe={out} data.path=…",
         "#",
