@@ -35,6 +35,7 @@ BATCH_SIZE = 32  # where nothing speaks for another one
 _SAME_VALUE = ("Identity", "Cast", "ExpandDims", "Enter", "Switch", "Reshape")
 _INTO_LOOPS = ("TensorArrayScatterV3", "TensorArrayUnpack", "Enter")
 _BINARY = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow")
+_INTEGERS = {np.dtype(kind).name for kind in DTYPES.values() if np.dtype(kind).kind in "iu"}
 _BITS = 8.0  # of a quantised network; with 1 nothing is left of its features
 
 
@@ -242,7 +243,7 @@ def _guess(below: Graph, node: Any, tensor: Tensor) -> Feed:
 
 def _sized(below: Graph, feed: Feed, size: int) -> Feed:
     """A feed that means the number of examples, with that number."""
-    if not feed.guessed or not np.issubdtype(feed.dtype, np.integer):
+    if not feed.guessed or feed.dtype not in _INTEGERS:
         return feed
     name = node_of(feed.tensor)
     leads = any(r.op in ("Pack", "ConcatV2", "Fill") and place == 0 for r, place in _readings(below, name))

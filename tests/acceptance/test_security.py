@@ -406,7 +406,7 @@ def hostile_indices(folder: Path, count: int, seed: int) -> tuple[int, int]:
         fields = {key: rng.choice(numbers[:7]) for key in ("dtype", "shard_id", "offset", "size") if rng.random() < 0.3}
         spec = [tuple((rng.choice(numbers), rng.choice(numbers)) for _ in range(rng.randrange(3)))] * rng.randrange(3)
         content = bytearray(entry(rng.choice([shape, [2, 3], [2, 3]]), spec if rng.random() < 0.2 else None, **fields))
-        if rng.random() < 0.3:
+        if content and rng.random() < 0.3:
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         name = rng.choice([b"w", b"w", b"\0", b"\xff", b"\0\1", b"a" * 1000])
         (folder / "model.index").write_bytes(packed([block({b"": header(), name: bytes(content)})]))
