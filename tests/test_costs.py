@@ -80,6 +80,27 @@ def test_a_size_is_followed_through_what_computes_it(way: str):
     )
 
 
+MADE = {
+    "the shape that two have": [whole("a", 4, 1), whole("b", 3), integer("dims", "BroadcastArgs", "a", "b")],
+    "places": [whole("a", 1, 1), integer("at", "Where", "a"), integer("dims", "Size", "at")],
+    "what is not taken": [whole("a", 3, 2, 1), whole("b", 0), integer("dims", "ListDiff", "a", "b")],
+    "a number of dimensions": [whole("a", 3), integer("dims", "Rank", "a")],
+}
+
+
+@pytest.mark.parametrize("way", MADE)
+def test_sizes_that_honest_graphs_compute_are_known(way: str):
+    assert first([*MADE[way], V, node("out", "Fill", "dims", "v")]) is None
+
+
+@pytest.mark.parametrize("port", ["parts", "parts:1"])
+def test_parts_of_a_constant_are_as_large_as_parts(port: str):
+    half = [whole("shape", 2**9, 2**18), V, node("all", "Fill", "shape", "v"), whole("axis", 0)]
+    parts = [*half, node("parts", "Split", "axis", "all", num_split={"i": 2}), node("row", "Neg", port)]
+    assert first([*parts, node("sum", "AddV2", "row", "row")]) is None
+    assert first([*parts, whole("m", 1, 5), node("more", "Tile", "row", "m")]) is not None
+
+
 def test_the_most_that_is_allowed_is_allowed():
     most, one = [node("out", "Fill", "dims", "v"), V], node("more", "Tile", "out", "twice")
     assert first([whole("dims", MOST_VALUES), *most]) is None

@@ -170,3 +170,11 @@ def test_where_data_goes_straight_into_a_loop_the_examples_before_it_are_the_inp
     found = propose(source, flow_of(source, ["w"], data_sources(source)), "out:0")
     assert [(t.tensor, t.shape) for t in found.inputs] == [("rows:0", (None, 25, 4))]
     assert found.refused == ()
+
+
+def test_where_a_sparse_tensor_is_fed_the_dense_one_behind_it_is_the_input():
+    parts = [fed("ids/indices", None, 2, dtype=INT64), fed("ids/values", None, dtype=INT64), fed("other", None, 4)]
+    looked_up = [variable("table", 9, 4), node("rows", "GatherV2", "table", "ids/values", "axis"), constant("axis", 0)]
+    mean = node("mean", "SparseSegmentMean", "rows", "ids/values", "ids/indices", _output_shapes=shapes([None, 4]))
+    found = proposed(*parts, *looked_up, mean, node("both", "AddV2", "mean", "other"), *dense("both"))
+    assert names(found) == ["other:0", "mean:0"]

@@ -84,6 +84,7 @@ _NUMPY: dict[str, Callable[..., Any]] = {
     **{"Div": lambda x, y: np.trunc(x / y).astype(x.dtype) if x.dtype.kind in "iu" else x / y},
 }
 _REDUCED = {"Sum": np.sum, "Prod": np.prod, "Max": np.max, "Min": np.min, "Mean": np.mean, "All": np.all, "Any": np.any}
+_MEASURES: dict[str, Callable[[Shape], Any]] = {"Shape": tuple, "Rank": len, "Size": math.prod}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _output(parts: Mapping[str, Part], ref: str) -> Part | None:
     part = parts.get(node_of(ref))
     if part is None or ref.rpartition(":")[2] in (ref, "0"):
         return part
-    return Part(None, part.count)  # which of several outputs has which value is not followed
+    # Which of several outputs has which value is not followed; those of which a shape is have it in common.
+    return Part(part.shape, part.count)
 
 
 def _told(node: Any, inputs: Sequence[Part | None]) -> str:
@@ -197,7 +199,7 @@ def _part(node: Any, inputs: Sequence[Part]) -> Part:
             shape = _shape(node, inputs)
             count = _bound(node, inputs) if shape is None else math.prod(shape)
             values = [i.value for i in inputs if i.value is not None]
-            known = node.op == "Shape" or len(values) == len(inputs)
+            known = node.op in _MEASURES or len(values) == len(inputs)
             value = _value(node, inputs, values) if known and count <= _MOST_FOLLOWED else None
     except (ValueError, TypeError, IndexError, ArithmeticError, KeyError):
         return Part(None, _bound(node, inputs))  # TensorFlow will refuse this node, and say why
@@ -229,13 +231,19 @@ def _shape(node: Any, inputs: Sequence[Part]) -> Shape | None:
     known = [s for s in shapes if s is not None]
     if node.op in _SAME:
         return first
-    if node.op == "Shape":
-        return (len(first),)
+    if node.op in _MEASURES:
+        return np.shape(_MEASURES[node.op](first))
     if (node.op in _ALIKE or node.op in _NUMPY) and len(known) == len(shapes):
         return np.broadcast_shapes(*known)
     if node.op == "Pack" and len(known) == len(shapes):
         axis = attr(node, "axis").i % (len(first) + 1)
         return (*first[:axis], len(known), *first[axis:])
+    if node.op == "Split" and values[0] is not None and len(shapes) == 2 and (whole := shapes[1]) is not None:
+        axis = int(values[0].reshape(-1)[0]) % len(whole)
+        return (*whole[:axis], whole[axis] // max(1, attr(node, "num_split").i), *whole[axis + 1 :])
+    if node.op == "Unpack":
+        axis = attr(node, "axis").i % len(first)
+        return (*first[:axis], *first[axis + 1 :])
     if node.op == "MatMul" and len(known) == 2:
         (a, b), (c, d) = known
         return (b if attr(node, "transpose_a").b else a, c if attr(node, "transpose_b").b else d)
@@ -265,8 +273,16 @@ def _value(node: Any, inputs: Sequence[Part], values: Sequence[np.ndarray]) -> n
     """The value of a node whose inputs are small; None if its op is not followed."""
     if node.op in _SAME:
         return values[0]
-    if node.op == "Shape":
-        return None if inputs[0].shape is None else np.array(inputs[0].shape, np.int64)
+    if node.op in _MEASURES:
+        return None if inputs[0].shape is None else np.array(_MEASURES[node.op](inputs[0].shape), np.int64)
+    if node.op == "BroadcastArgs":
+        return np.array(np.broadcast_shapes(*(tuple(v.tolist()) for v in values)), values[0].dtype)
+    if node.op == "Where":
+        return np.argwhere(values[0])
+    if node.op == "ListDiff":
+        return values[0][~np.isin(values[0], values[1])]
+    if node.op == "InvertPermutation":
+        return np.argsort(values[0])
     if node.op in _NUMPY:
         return np.asarray(_NUMPY[node.op](*values))
     if node.op == "Cast":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ import numpy as np
 from finetune import modes, specialize, trust
 from finetune.cut import cut
 from finetune.errors import UserError
-from finetune.flow import Flow
+from finetune.flow import Flow, reached_from
 from finetune.graph import (
     BOOL,
     DTYPES,
@@ -33,6 +34,8 @@ from finetune.tables import find_tables
 BATCH_SIZE = 32  # where nothing speaks for another one
 
 _SAME_VALUE = ("Identity", "Cast", "ExpandDims", "Enter", "Switch", "Reshape")
+_SPARSE = re.compile(r"(.*/)?indices:0")  # beside it lie values, and often shape: `tf.sparse_placeholder` names them so
+_DENSE = ("SparseSegmentMean", "SparseSegmentSum", "SparseSegmentSqrtN", "SparseTensorDenseMatMul", "SparseToDense")
 _INTO_LOOPS = ("TensorArrayScatterV3", "TensorArrayUnpack", "Enter")
 _BINARY = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow")
 _INTEGERS = {np.dtype(kind).name for kind in DTYPES.values() if np.dtype(kind).kind in "iu"}
@@ -110,11 +113,14 @@ def propose(graph: Graph, flow: Flow, at: str) -> Feeding:
     """The inputs and feeds of a cut: what the graph itself is fed with, or what comes behind it.
 
     Behind it are the numbers that first meet variables. They are taken where data lies in the graph itself, or
-    where it comes in as something that only refused ops can read.
+    where it comes in as something that only refused ops can read. Behind the parts of a sparse tensor, whose rows are
+    no examples, it is what makes a dense one of them.
     """
     whole = specialize.quiet(graph)
     below = cut(whole, [at])
     inputs, feeds = _given(whole, flow, below)
+    if parts := [t for t in inputs if _SPARSE.fullmatch(t.tensor) and f"{node_of(t.tensor)[:-7]}values" in whole.nodes]:
+        inputs = [*(t for t in inputs if t not in parts), *_made_dense(whole, flow, below, parts)]
     first = _feeding(whole, at, inputs, feeds) if inputs else None
     if first is not None and not first.refused:
         return first
@@ -174,6 +180,19 @@ def _refused(whole: Graph, below: Graph, at: str, stops: Sequence[str]) -> list[
 def why_refused(op: str) -> str:
     """What an op does for which trust refuses it."""
     return trust.reason(op) or "is not an op that finetune knows"
+
+
+def _made_dense(graph: Graph, flow: Flow, below: Graph, parts: Sequence[Tensor]) -> list[Tensor]:
+    """The first tensors with a row for each example behind the parts of sparse ones."""
+    readers = consumers(below.nodes)
+    sparse = reached_from(
+        [node_of(t.tensor) for t in parts], lambda n: () if _is_dense(graph, n) else readers.get(n, ())
+    )
+    return [described(graph, f"{name}:0") for name in graph.nodes if name in sparse and _is_dense(graph, name)]
+
+
+def _is_dense(graph: Graph, name: str) -> bool:
+    return graph.nodes[name].op in _DENSE
 
 
 def _first_numbers(graph: Graph, flow: Flow, below: Graph) -> list[Tensor]:
