@@ -76,9 +76,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    for line in [*report.opening(plan, model, saved, started, proof), *sized]:
-        tell.line(line)
-    for line in doubts.warnings(source, plan.phases.evaluation, pretrained):
+    warnings = doubts.warnings(source, plan.phases.evaluation, pretrained)
+    for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
