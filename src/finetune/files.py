@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 
 from finetune.errors import UserError
@@ -69,14 +70,21 @@ def first_bytes(path: str | os.PathLike[str], expected: str) -> bytes:
         what = f"this link leads to {os.readlink(path)}, which is not there" if broken else "there is no such file"
         raise UserError("source", where, what, f"give the path of {expected}") from None
     except PermissionError:
-        raise UserError(
-            "source", where, "there is no permission to read it", f"chmod u+r {where}, or copy it"
-        ) from None
+        what = f"user {_user()} has no permission to read it"
+        raise UserError("source", where, what, f"chmod a+r {where}, or copy it") from None
     except OSError as error:
         raise UserError("source", where, f"it cannot be read: {error.strerror}", "copy it elsewhere") from None
     except ValueError:
         # A path with a null byte in it, or with characters that the file system cannot encode.
         raise UserError("source", where, "this is no path", f"give the path of {expected}") from None
+
+
+def _user() -> str:
+    """Whoever runs this, by name, or by number where no name is known, as in some containers."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _kind(start: bytes) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import pwd
 import random
 import shutil
 import socket
@@ -306,10 +307,11 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_14_a_file_that_may_not_be_read_is_named(open_folder: Path, member: str):
+def test_14_a_file_that_may_not_be_read_is_named_and_the_user_too(open_folder: Path, member: str):
     (open_folder / member).chmod(0)
     with as_somebody(open_folder):
-        refused(open_folder, str(open_folder / member), "no permission")
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        refused(open_folder, str(open_folder / member), f"user {user} has no permission")
 
 
 # ---- 15 to 19: names
