@@ -43,3 +43,15 @@ def test_a_second_run_of_a_process_names_its_slots_as_the_first(name: str):
 def test_an_argument_that_the_optimizer_does_not_take():
     with pytest.raises(UserError, match=r"train.optimizer_args: sgd refuses {'momentun': 0.9}"):
         make("sgd", 0.1, {"momentun": 0.9})
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_share_scales_the_step_of_every_group_and_none_leaves_it(name: str):
+    moved = {}
+    for share in (None, 1.0, 0.25):
+        variables = {"slow": tf.Variable([1.0]), "fast": tf.Variable([1.0])}
+        groups = Groups(name, 0.1, {}, {"slow": 0.1, "fast": 1.0}, variables)
+        groups.apply({n: tf.constant([0.5]) for n in variables}, share)
+        moved[share] = np.array([1 - variables[n].numpy()[0] for n in ("slow", "fast")])
+    np.testing.assert_array_equal(moved[None], moved[1.0])
+    np.testing.assert_allclose(moved[0.25], moved[1.0] / 4, rtol=1e-3)

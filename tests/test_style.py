@@ -23,7 +23,7 @@ ROOMS = [
     "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
     "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
     "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
-    "recipe", "names", "protos", "errors",
+    "schedules", "recipe", "names", "protos", "errors",
 ]
 # fmt: on
 

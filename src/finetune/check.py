@@ -10,6 +10,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
+from finetune.schedules import DECAYS
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
@@ -46,6 +47,7 @@ def check(recipe: Recipe) -> None:
     _one_of("data.kind", recipe.data.kind, DATA_KINDS)
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
+    _one_of("train.schedule", recipe.train.schedule, DECAYS)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
     _one_of("source.weights", recipe.source.weights, WEIGHTS)
@@ -65,6 +67,8 @@ def check(recipe: Recipe) -> None:
     _length(recipe.train.steps, recipe.train.epochs)
     _number("train.batch_size", recipe.train.batch_size, least=1)
     _number("train.learning_rate", recipe.train.learning_rate, above=0)
+    _number("train.warmup_steps", recipe.train.warmup_steps, least=0)
+    _number("train.clip_norm", recipe.train.clip_norm, above=0)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)

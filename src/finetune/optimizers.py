@@ -31,7 +31,7 @@ class Groups:
         variables: Mapping[str, Any],
     ):
         self._groups: dict[float, tuple[Any, list[str]]] = {}
-        self._variables = variables
+        self._variables, self._learning_rate = variables, learning_rate
         for variable_name, variable in variables.items():
             variable.path = variable_name  # what Keras names slots after, and Muon tells matrices by
         for rate in sorted(set(rates.values()), reverse=True):
@@ -40,9 +40,11 @@ class Groups:
             optimizer.build([variables[n] for n in members])
             self._groups[rate] = (optimizer, members)
 
-    def apply(self, gradients: Mapping[str, Any]) -> None:
-        """One step of every group."""
-        for optimizer, members in self._groups.values():
+    def apply(self, gradients: Mapping[str, Any], share: Any = None) -> None:
+        """One step of every group, at a share of its learning rate; None leaves the rate as it is."""
+        for rate, (optimizer, members) in self._groups.items():
+            if share is not None:
+                optimizer.learning_rate.assign(self._learning_rate * rate * share)
             optimizer.apply([gradients[n] for n in members], [self._variables[n] for n in members])
 
     def state(self) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from finetune import metagraph
 from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
 from finetune.phases import Phases, make_phases
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, Train
+from finetune.schedules import share
 from finetune.settle import Wishes
 from finetune.source import Source, read_source, resized
 from finetune.synthetic import synthetic
@@ -27,6 +28,12 @@ class Plan:
     classes: int
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
+
+    def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
+        """The share of the learning rate that a step takes; None if all take the whole."""
+        if train.schedule == "constant" and not train.warmup_steps:
+            return None
+        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""

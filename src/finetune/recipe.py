@@ -61,6 +61,9 @@ class Train:
     batch_size: int = 32
     optimizer: str = "adam"  # a Keras optimizer by name
     learning_rate: float = 1e-3
+    schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
+    warmup_steps: int = 0  # over which the learning rate rises to its value
+    clip_norm: Optional[float] = None  # the most that all gradients together may measure
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
     log_every_steps: int = 10
 

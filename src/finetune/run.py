@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -105,15 +106,20 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
+    def log_at(step: int, metrics: Mapping[str, float]) -> None:
+        changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
+        tell.scalars("train", step, {**metrics, **changing})
+
+    share = plan.share_of_rate(recipe.train)
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
     tell.progress(start, stop)
     loop(
-        make_step(model.step, state, recipe.run.seed),
+        make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
         batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
         start,
         stop,
-        Actions(log=partial(tell.scalars, "train"), evaluate=evaluate_at, save=save_at, advance=tell.advance),
+        Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
         log_every=recipe.train.log_every_steps,
         evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
         checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),

@@ -16,8 +16,18 @@ from finetune.state import State
 Step = Callable[[int, Mapping[str, Any], Any], float]
 
 
-def make_step(program: Callable[[Mapping[str, Any]], Mapping[str, Any]], state: State, seed: int) -> Step:
+def make_step(
+    program: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    state: State,
+    seed: int,
+    share: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+) -> Step:
     """(step, inputs, labels) -> loss; changes the live variables.
+
+    `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
+    `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
+    networks").
 
     The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
@@ -25,9 +35,12 @@ def make_step(program: Callable[[Mapping[str, Any]], Mapping[str, Any]], state: 
     run_seed = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
 
     @tf.function(reduce_retracing=True)
-    def apply(outputs: Mapping[str, Any]) -> None:
+    def apply(outputs: Mapping[str, Any], part: Any) -> None:
         gradients = {n.partition("/")[2]: t for n, t in outputs.items() if n.startswith("gradient/")}
-        state.groups.apply(gradients)
+        if clip_norm is not None:
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
+            gradients = dict(zip(gradients, clipped, strict=True))
+        state.groups.apply(gradients, part)
         for name, value in outputs.items():
             if name.startswith("update/"):
                 state.live[name.partition("/")[2]].assign(value)
@@ -43,7 +56,8 @@ def make_step(program: Callable[[Mapping[str, Any]], Mapping[str, Any]], state: 
                 f"the loss is {loss}",
                 "lower train.learning_rate; the checkpoints before this step are whole",
             )
-        apply({n: t for n, t in outputs.items() if n not in ("loss", "logits")})
+        part = None if share is None else tf.constant(share(number), tf.float32)
+        apply({n: t for n, t in outputs.items() if n not in ("loss", "logits")}, part)
         return loss
 
     return step
