@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from finetune import metagraph
 from finetune.errors import UserError
 from finetune.graph import Graph, constant, from_meta, make_node, to_meta
 from finetune.protos import (
@@ -24,7 +23,8 @@ from finetune.protos import (
     VariableDef,
     WhileContextDef,
 )
-from finetune.variables import placeholder
+from finetune.reading import metagraph
+from finetune.reading.variables import placeholder
 
 FLOAT, INT, UINT8, STRING, INT64, BOOL = 1, 3, 4, 7, 9, 10
 Size = int | None

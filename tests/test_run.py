@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.weights import read_index, read_tensors
+from finetune.reading.weights import read_index, read_tensors
 
 SHORT = ["recipe=vgg_2class", "train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6"]
 # Everything that changes at once: dropout inside the old graph, a live backbone, an optimizer with slots, its rate.
@@ -92,8 +92,8 @@ def test_more_steps_go_on_from_where_it_ended(whole: Path, tmp_path: Path):
 
 
 def test_a_frozen_backbone_is_bit_identical_to_the_source(tmp_path: Path):
-    from finetune.metagraph import find_pair
     from finetune.packaged import asset
+    from finetune.reading.metagraph import find_pair
 
     result = finetune(*SHORT, "run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

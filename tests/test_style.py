@@ -29,16 +29,17 @@ ROOMS = [
 
 
 def rooms() -> dict[str, Path]:
-    return {path.stem: path for path in SOURCE.glob("*.py") if path.stem != "__init__"}
+    found = [path for path in SOURCE.rglob("*.py") if path.stem != "__init__"]
+    assert len({path.stem for path in found}) == len(found), "two rooms of one name"
+    return {path.stem: path for path in found}
 
 
 def imported(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "finetune":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("finetune."):
-            found.add(str(node.module).split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "finetune":
+            last = str(node.module).split(".")[-1]
+            found |= {last} if last in rooms() else {alias.name for alias in node.names}
     return found & rooms().keys()
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
-from finetune.schedules import DECAYS
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
-PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.preprocess says what they do
+PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
 # Written down because asking Keras takes seconds; a test compares them.

@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from finetune import metagraph
-from finetune.data import Examples, check_classes, hold_out, read_examples
 from finetune.errors import UserError
-from finetune.phases import Phases, make_phases
+from finetune.learning.data import Examples, check_classes, hold_out, read_examples
+from finetune.learning.schedules import share
+from finetune.learning.synthetic import synthetic
+from finetune.reading import metagraph
+from finetune.reading.settle import Wishes
 from finetune.recipe import Recipe, Train
-from finetune.schedules import share
-from finetune.settle import Wishes
-from finetune.source import Source, read_source, resized
-from finetune.synthetic import synthetic
+from finetune.surgery.phases import Phases, make_phases
+from finetune.surgery.source import Source, read_source, resized
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from finetune import checkpoints, run_folder
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
-from finetune.source import read_values
+from finetune.results import checkpoints, run_folder
 from finetune.start import start_tensorflow
+from finetune.surgery.source import read_values
 
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
 
@@ -35,14 +35,16 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
-    from finetune import batches, doubts, export, report
-    from finetune.evaluate import Evaluation, evaluate
-    from finetune.graft import graft, pair_graph
-    from finetune.heads import initial_values
-    from finetune.proof import prove
-    from finetune.rows import check_sizes
-    from finetune.state import check_frozen, digest, make_state
-    from finetune.train import Actions, Clock, loop, make_step
+    from finetune.engine.graft import graft, pair_graph
+    from finetune.engine.heads import initial_values
+    from finetune.engine.proof import prove
+    from finetune.engine.rows import check_sizes
+    from finetune.learning import batches
+    from finetune.learning.evaluate import Evaluation, evaluate
+    from finetune.learning.state import check_frozen, digest, make_state
+    from finetune.learning.train import Actions, Clock, loop, make_step
+    from finetune.results import export, report
+    from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
     pretrained = read_values(source, recipe.run.seed, recipe.source.allow_nonfinite)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from finetune.checkpoints import write_text
 from finetune.errors import UserError, printable, shortlist
-from finetune.feeding import BATCH_SIZE, Tensor, why_refused
-from finetune.inspect import Cut, Inspection, Sliced, inspect, sliced
+from finetune.inspecting.feeding import BATCH_SIZE, Tensor, why_refused
+from finetune.inspecting.inspect import Cut, Inspection, Sliced, inspect, sliced
+from finetune.inspecting.picture import Caption, draw, note
+from finetune.inspecting.repeats import short
 from finetune.names import unused
-from finetune.picture import Caption, draw, note
-from finetune.repeats import short
+from finetune.results.checkpoints import write_text
 
 _LISTED = 8  # of a long list, so that a table fits on a screen
 _NAME_WIDTH = 56

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.inspect import inspect
-from finetune.phases import make_phases
-from finetune.source import Source, read_source
+from finetune.inspecting.inspect import inspect
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_source
 from finetune.verbs import table
 from tests.graphs import NAMES, golden
 

@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune import checkpoints, doubts, heads, metagraph
 from finetune.__main__ import main
-from finetune.backbone import make_backbone
-from finetune.compile import as_function, features_program
+from finetune.engine import heads
+from finetune.engine.compile import as_function, features_program
 from finetune.errors import UserError
 from finetune.graph import Graph, changed, constant, make_node
-from finetune.phases import make_phases
 from finetune.protos import GraphDef
-from finetune.settle import Wishes
-from finetune.source import Source, read_source, read_values
+from finetune.reading import metagraph
+from finetune.reading.settle import Wishes
+from finetune.results import checkpoints
+from finetune.surgery import doubts
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_source, read_values
 from tests.conformance.goldens import GOLDENS, features_of, source_of
 from tests.graphs import BOOL, FLOAT, INT, fed, graph, loop_graph, meta_of, node, refusal, variable
 

@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune import table
 from finetune.errors import UserError
-from finetune.inspect import inspect
-from finetune.metagraph import digest, find_pair, read
+from finetune.inspecting.inspect import inspect
 from finetune.protos import BundleEntryProto, BundleHeaderProto
-from finetune.source import read_source, read_values
-from finetune.weights import check_data, read_index, read_tensors
+from finetune.reading import table
+from finetune.reading.metagraph import digest, find_pair, read
+from finetune.reading.weights import check_data, read_index, read_tensors
+from finetune.surgery.source import read_source, read_values
 from tests.acceptance.mutants import bytes_changed, copied, settled, survive
 from tests.graphs import golden, refusal, variable
-from tests.test_source import pair
-from tests.test_weights import block
-from tests.test_weights import table as packed
+from tests.reading.test_weights import block
+from tests.reading.test_weights import table as packed
+from tests.surgery.test_source import pair
 
 NAME = "dense_resource"  # a small V2 pair, model.*
 MEMBERS = ("model.meta", "model.index", "model.data-00000-of-00001")
@@ -469,7 +469,7 @@ def test_26_a_meta_that_is_too_large_for_its_format_is_told_at_once(folder: Path
 
 MEMORY = """
 import json, resource, sys
-from finetune.weights import read_tensors
+from finetune.reading.weights import read_tensors
 read_tensors(sys.argv[1], ["b"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read_tensors(sys.argv[1], ["a"])

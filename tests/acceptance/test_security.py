@@ -22,26 +22,26 @@ import pytest
 
 from finetune import packaged
 from finetune.__main__ import main
-from finetune.allowed_ops import ALLOWED, REFUSED
-from finetune.checkpoints import Retention as Keep
-from finetune.checkpoints import State, read_state, save, write_state
-from finetune.costs import MOST_VALUES
 from finetune.errors import UserError
 from finetune.graph import constant
-from finetune.inspect import inspect
-from finetune.metagraph import find_pair, read
-from finetune.phases import make_phases
+from finetune.inspecting.inspect import inspect
 from finetune.protos import GraphDef, MetaGraphDef
-from finetune.source import read_source, read_values
-from finetune.specialize import portable
-from finetune.trust import check_graph
+from finetune.reading.metagraph import find_pair, read
+from finetune.reading.weights import read_index
+from finetune.results.checkpoints import Retention as Keep
+from finetune.results.checkpoints import State, read_state, save, write_state
+from finetune.surgery.allowed_ops import ALLOWED, REFUSED
+from finetune.surgery.costs import MOST_VALUES
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import read_source, read_values
+from finetune.surgery.specialize import portable
+from finetune.surgery.trust import check_graph
 from finetune.verbs import table
-from finetune.weights import read_index
 from tests.acceptance.mutants import copied, fields_changed, settled, survive
 from tests.graphs import INT, INT64, STRING, fed, golden, graph, make_node, node, refusal, strings, variable
-from tests.test_source import pair
-from tests.test_weights import HOSTILE_ENTRIES, HOSTILE_HEADERS, block, entry, header
-from tests.test_weights import table as packed
+from tests.reading.test_weights import HOSTILE_ENTRIES, HOSTILE_HEADERS, block, entry, header
+from tests.reading.test_weights import table as packed
+from tests.surgery.test_source import pair
 
 DEMO = Path(packaged.asset("demo")) / "small_vgg"
 RECIPE = ["recipe=vgg_2class", "train.steps=2"]
@@ -110,7 +110,7 @@ def test_47_half_a_million_nodes_are_read_in_a_minute(tmp_path: Path):
     copied("dense_resource", tmp_path / "pair")
     (tmp_path / "pair" / "model.meta").write_bytes(long_graph(500_000).SerializeToString())
     code = (
-        "import resource, sys, time; from finetune.inspect import inspect; began = time.perf_counter();"
+        "import resource, sys, time; from finetune.inspecting.inspect import inspect; began = time.perf_counter();"
         "inspect(sys.argv[1]); print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "pair")]
@@ -224,7 +224,7 @@ def test_56_no_program_inside_the_program_is_run(tmp_path: Path, op: str):
 
 
 def test_57_an_op_is_refused_unless_it_is_listed(tmp_path: Path):
-    # tests/test_trust.py holds the list against every op of the installed TensorFlow.
+    # tests/surgery/test_trust.py holds the list against every op of the installed TensorFlow.
     listed = {op for ops in REFUSED.values() for op in ops if not set("*>") & set(op)}
     assert not listed & ALLOWED
     for number, op in enumerate(sorted(listed)[::20]):
@@ -437,7 +437,7 @@ def test_62_a_graph_with_other_fields_is_refused_or_passes_all_checks(tmp_path: 
 
 
 def test_62_what_tensorflow_says_of_names_that_are_no_text_is_one_error(tmp_path: Path):
-    from finetune.compile import as_function, features_program
+    from finetune.engine.compile import as_function, features_program
 
     name = "dropout_while"
     meta = MetaGraphDef()

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.backbone import make_backbone
-from finetune.compile import Graft, as_function, forward_program
-from finetune.graft import Model, graft
-from finetune.phases import make_phases
+from finetune.engine.compile import Graft, as_function, forward_program
+from finetune.engine.graft import Model, graft
 from finetune.recipe import Head
-from finetune.source import Source, read_source, read_values
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_source, read_values
 
 tf1 = tf.compat.v1
 

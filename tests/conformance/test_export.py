@@ -26,12 +26,13 @@ from goldens import (
     source_of,
 )
 
-from finetune import export, metagraph
-from finetune.backbone import make_backbone, phase_feeds
-from finetune.compile import as_function, forward_program
-from finetune.graft import Model, pair_graph
+from finetune.engine.compile import as_function, forward_program
+from finetune.engine.graft import Model, pair_graph
 from finetune.names import node_of
-from finetune.source import Source, read_values
+from finetune.reading import metagraph
+from finetune.results import export
+from finetune.surgery.backbone import make_backbone, phase_feeds
+from finetune.surgery.source import Source, read_values
 
 OUTPUTS = ("features", "logits", "probabilities")
 Ask = Callable[[Path, list[dict[str, Any]], Arrays], tuple[dict[str, Any], Arrays]]

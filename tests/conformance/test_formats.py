@@ -11,16 +11,17 @@ import pytest
 import tensorflow as tf
 from goldens import CLASSES, GOLDENS, Arrays, Golden, arguments, arrays, features_of, live, same_bits, source_of
 
-from finetune import export, metagraph
+from finetune.engine.graft import graft, pair_graph
 from finetune.errors import UserError
-from finetune.graft import graft, pair_graph
 from finetune.graph import from_meta
 from finetune.names import node_of
-from finetune.phases import make_phases
+from finetune.reading import metagraph
+from finetune.reading.variables import find_variables
+from finetune.reading.weights import read_tensors
 from finetune.recipe import Head
-from finetune.source import Source, read_values
-from finetune.variables import find_variables
-from finetune.weights import read_tensors
+from finetune.results import export
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_values
 
 tf1 = tf.compat.v1
 

@@ -28,16 +28,16 @@ from goldens import (
     with_head,
 )
 
-from finetune import export
-from finetune.backbone import make_backbone
-from finetune.compile import as_function, forward_program
+from finetune.engine.compile import as_function, forward_program
+from finetune.engine.graft import pair_graph
 from finetune.errors import UserError
-from finetune.graft import pair_graph
-from finetune.randomness import random_nodes
+from finetune.learning.state import make_state
+from finetune.learning.train import make_step
 from finetune.recipe import Train
-from finetune.source import read_values
-from finetune.state import make_state
-from finetune.train import make_step
+from finetune.results import export
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.randomness import random_nodes
+from finetune.surgery.source import read_values
 
 tf1 = tf.compat.v1
 

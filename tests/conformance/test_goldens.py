@@ -6,7 +6,7 @@ from pathlib import Path
 
 from goldens import FOLDER, GOLDENS
 
-from finetune.metagraph import find_pair
+from finetune.reading.metagraph import find_pair
 
 PROMISES = ("features", "gradients", "training", "export", "purity", "stateless")
 

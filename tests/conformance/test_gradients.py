@@ -21,8 +21,8 @@ from goldens import (
     with_head,
 )
 
-from finetune.graft import Model
-from finetune.source import Source, read_values
+from finetune.engine.graft import Model
+from finetune.surgery.source import Source, read_values
 
 # Where feeds decide a branch, the gradient of what the branch reads is added up in another order: a session first
 # adds up what comes out of the branch, a + (b + c); the engine, for which there is no branch, a + b + c. Here that

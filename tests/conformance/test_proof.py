@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from goldens import GOLDENS, Golden, every_golden, live, same_bits, source_of
 
-from finetune import proof
-from finetune.backbone import phase_feeds
-from finetune.phases import Phases, make_phases
+from finetune.engine import proof
+from finetune.learning.state import State, make_state
 from finetune.recipe import Train
-from finetune.source import Source, read_values
-from finetune.state import State, make_state
+from finetune.surgery.backbone import phase_feeds
+from finetune.surgery.phases import Phases, make_phases
+from finetune.surgery.source import Source, read_values
 
 
 def parts(golden: Golden) -> tuple[Source, Phases, State]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from goldens import Golden, every_golden, live, model_of, source_of
 
-from finetune import export, metagraph
-from finetune.backbone import Backbone, make_backbone
-from finetune.graft import pair_graph
+from finetune.engine.graft import pair_graph
 from finetune.graph import Graph, to_meta
-from finetune.source import Source, read_values
+from finetune.reading import metagraph
+from finetune.results import export
+from finetune.surgery.backbone import Backbone, make_backbone
+from finetune.surgery.source import Source, read_values
 
 
 def content(message: Any) -> bytes:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune import rows
-from finetune.backbone import make_backbone
-from finetune.compile import as_function, features_program
+from finetune.engine import rows
+from finetune.engine.compile import as_function, features_program
 from finetune.errors import UserError
-from finetune.source import Source, read_source, read_values, resized
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.source import Source, read_source, read_values, resized
 
 tf1 = tf.compat.v1
 BATCH, STEPS, UNITS = 4, 5, 3

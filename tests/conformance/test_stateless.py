@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 from goldens import GOLDENS, Arrays, Golden, arguments, arrays, every_golden, features_of, model_of, source_of
 
-from finetune.backbone import make_backbone
-from finetune.compile import control_flow_v1, import_graph
+from finetune.engine.compile import control_flow_v1, import_graph
 from finetune.graph import from_meta
 from finetune.protos import MetaGraphDef
-from finetune.randomness import SEED, random_nodes
-from finetune.source import read_values
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.randomness import SEED, random_nodes
+from finetune.surgery.source import read_values
 
 tf1 = tf.compat.v1
 

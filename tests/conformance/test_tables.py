@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune import export, heads
-from finetune.backbone import make_backbone
-from finetune.compile import as_function, features_program
+from finetune.engine import heads
+from finetune.engine.compile import as_function, features_program
+from finetune.engine.graft import graft, pair_graph
+from finetune.engine.proof import prove
 from finetune.errors import UserError
-from finetune.graft import graft, pair_graph
-from finetune.metagraph import read
-from finetune.phases import make_phases
-from finetune.proof import prove
+from finetune.reading.metagraph import read
 from finetune.recipe import Head
-from finetune.source import Source, read_source, read_values
+from finetune.results import export
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_source, read_values
 
 tf1 = tf.compat.v1
 WORDS = np.array(["dog", "cat", "a dog", ""], object)

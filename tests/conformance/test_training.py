@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from goldens import GOLDENS, Arrays, Golden, close, every_golden, model_of, same_bits, source_of
 
-from finetune.graft import Model
+from finetune.engine.graft import Model
+from finetune.learning.state import State, make_state
+from finetune.learning.train import make_step
 from finetune.recipe import Train
-from finetune.source import Source, read_values
-from finetune.state import State, make_state
-from finetune.train import make_step
+from finetune.surgery.source import Source, read_values
 
 RATE = 0.1
 STATISTICS_FROZEN = [[r".*/moving_\w+", 0], [".*", 1]]

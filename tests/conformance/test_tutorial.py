@@ -22,19 +22,23 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.training import saver as saver_module
 
-from finetune import checkpoints, data, export, graph, heads, metagraph, packaged
+from finetune import graph, packaged
 from finetune.__main__ import main
-from finetune.backbone import make_backbone
-from finetune.checkpoints import Retention
-from finetune.compile import Graft, as_function, forward_program, step_program
+from finetune.engine import heads
+from finetune.engine.compile import Graft, as_function, forward_program, step_program
+from finetune.engine.graft import Model, graft, pair_graph
 from finetune.errors import UserError
-from finetune.graft import Model, graft, pair_graph
-from finetune.metagraph import Pair, find_pair
-from finetune.phases import make_phases
+from finetune.learning import data
+from finetune.reading import metagraph
+from finetune.reading.metagraph import Pair, find_pair
+from finetune.reading.variables import Variable, find_variables
+from finetune.reading.weights import read_index, read_tensors
 from finetune.recipe import Head
-from finetune.source import Source, read_source, read_values
-from finetune.variables import Variable, find_variables
-from finetune.weights import read_index, read_tensors
+from finetune.results import checkpoints, export
+from finetune.results.checkpoints import Retention
+from finetune.surgery.backbone import make_backbone
+from finetune.surgery.phases import make_phases
+from finetune.surgery.source import Source, read_source, read_values
 
 tf1 = tf.compat.v1
 

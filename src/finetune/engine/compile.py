@@ -1,0 +1,279 @@
+"""Pure functions from a grafted graph: evaluation, and a training step with its gradients.
+
+Forward and backward are built in a plain `tf.Graph` and then imported together as one function. A `FuncGraph`
+cannot differentiate V1 loops; a plain graph can, provided control flow v2 is off and the loops' contexts are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.ops import control_flow_util
+
+from finetune.errors import UserError
+from finetune.graph import Graph, ancestors, to_meta
+from finetune.names import node_of
+from finetune.protos import GraphDef
+from finetune.reading.tables import Table
+from finetune.surgery.backbone import Backbone
+from finetune.surgery.bodies import renamed
+from finetune.surgery.randomness import SEED
+
+LABELS = "finetune/labels"
+_BARRIER = "put a gradient barrier above it with stop_gradient"
+
+
+@dataclass(frozen=True)
+class Graft:
+    """A head to put on a backbone.
+
+    `apply(features, variables)` gives logits; `shapes` are those of its variables, by name inside `scope`.
+    """
+
+    scope: str
+    shapes: Mapping[str, tuple[int, ...]]
+    flatten: Callable[[Any], Any]
+    apply: Callable[[Any, Mapping[str, Any]], Any]
+
+    @property
+    def variables(self) -> dict[str, tuple[int, ...]]:
+        """The shapes by full name."""
+        return {f"{self.scope}/{name}": shape for name, shape in self.shapes.items()}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph whose every input is a placeholder: tensor names by what they are for."""
+
+    graph: Any  # GraphDef
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    tables: Sequence[Table] = ()
+
+
+@contextmanager
+def control_flow_v1() -> Iterator[None]:
+    """TensorFlow with V1 control flow in plain graphs, for as long as one is built."""
+    before = control_flow_util.ENABLE_CONTROL_FLOW_V2
+    control_flow_util.ENABLE_CONTROL_FLOW_V2 = False
+    try:
+        yield
+    finally:
+        control_flow_util.ENABLE_CONTROL_FLOW_V2 = before
+
+
+def check_attributes(graph: Graph) -> None:
+    """Refuses attributes that this TensorFlow does not know, unless they have the default of the writer's TensorFlow.
+
+    `import_meta_graph` drops them all and says nothing; what does not have its default changes what is computed.
+
+    Raises:
+      UserError: naming the node and the attribute.
+    """
+    stripped = graph.stripped_ops.op if graph.stripped_ops is not None else ()
+    defaults = {op.name: {a.name: a.default_value for a in op.attr if a.HasField("default_value")} for op in stripped}
+    for node in graph.nodes.values():
+        definition = op_def_registry.get(node.op)
+        known = node.attr.keys() if definition is None else {a.name for a in definition.attr}
+        for key in sorted(k for k in node.attr.keys() - known if not k.startswith("_")):
+            if node.attr[key] != defaults.get(node.op, {}).get(key):
+                value = " ".join(str(node.attr[key]).split())
+                what = f"{node.op} has the attribute '{key}' ({value}), which TensorFlow {tf.version.VERSION} has not"
+                raise UserError("source", node.name, what, "use a newer TensorFlow, or cut below this node")
+
+
+def import_graph(backbone: Backbone) -> Any:
+    """Imports into the current plain graph; gives the tensor at the cut, its shape as known as it can be."""
+    check_attributes(backbone.graph)
+    try:
+        tf.compat.v1.train.import_meta_graph(to_meta(backbone.graph))
+    except (ValueError, tf.errors.OpError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError("source", "cut", f"TensorFlow refuses the graph below '{backbone.cut}'", first) from error
+    tensor = tf.compat.v1.get_default_graph().get_tensor_by_name(backbone.cut)
+    if backbone.shape is not None:
+        # A recorded batch size is the author's; only the sizes behind it describe the feature.
+        known = [None, *backbone.shape[1:]] if backbone.shape else []
+        if tensor.shape.rank in (None, len(known)):
+            with suppress(ValueError):  # a new input size has changed it, and inference knows better
+                tensor.set_shape(known)
+    return tensor
+
+
+def feature_shape(backbone: Backbone) -> tuple[int | None, ...] | None:
+    """The static shape of the cut."""
+    with control_flow_v1(), tf.Graph().as_default():
+        shape = import_graph(backbone).shape
+        return None if shape.rank is None else tuple(shape.as_list())
+
+
+def features_program(backbone: Backbone) -> Program:
+    """The features alone, from inputs and variables."""
+    with control_flow_v1(), tf.Graph().as_default() as graph:
+        return _program(graph, backbone, {"features": import_graph(backbone)})
+
+
+def forward_program(backbone: Backbone, graft: Graft) -> Program:
+    """Features, logits, probabilities and the loss of each example, from inputs, labels and variables."""
+    with control_flow_v1(), tf.Graph().as_default() as graph:
+        features, logits, losses = _forward(backbone, graft)
+        outputs = {
+            "features": features,
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "losses": losses,
+        }
+        return _program(graph, backbone, outputs)
+
+
+def step_program(backbone: Backbone, graft: Graft, learning: Mapping[str, bool], barriers: Sequence[str]) -> Program:
+    """Loss and gradients of one batch, and the values that the source's own updates would assign.
+
+    Args:
+      learning: the variables whose gradients are wanted, source's and head's, and whether somebody asked for each by
+        name; the others are left out where no gradient reaches them.
+      barriers: tensors through which no gradient passes.
+
+    Raises:
+      UserError: no gradient reaches a variable that was asked for.
+    """
+    with control_flow_v1(), tf.Graph().as_default() as graph:
+        _, logits, losses = _forward(backbone, graft, stop=backbone.cut in barriers)
+        loss = tf.reduce_mean(losses)
+        tensors = [graph.get_tensor_by_name(f"{name}:0") for name in learning]
+        stops = [graph.get_tensor_by_name(b) for b in barriers if node_of(b) in backbone.graph.nodes]
+        gradients = dict(zip(learning, _gradients(loss, tensors, stops), strict=True))
+        for name, gradient in gradients.items():
+            if gradient is None and learning[name]:
+                what = f"no gradient reaches variable '{name}' from the loss"
+                raise UserError("recipe", f"learn ({name})", what, "freeze it with a rule of rate 0 in learn")
+        outputs = {"loss": loss, "logits": logits}
+        outputs |= {f"gradient/{n}": tf.convert_to_tensor(g) for n, g in gradients.items() if g is not None}
+        outputs |= {f"update/{u.variable}": graph.get_tensor_by_name(f"{u.node}:0") for u in backbone.updates}
+        return _program(graph, backbone, outputs)
+
+
+def _forward(backbone: Backbone, graft: Graft, stop: bool = False) -> tuple[Any, Any, Any]:
+    features = import_graph(backbone)
+    labels = tf.compat.v1.placeholder(tf.int64, [None], LABELS)
+    head = {n: tf.compat.v1.placeholder(tf.float32, s, f"{graft.scope}/{n}") for n, s in graft.shapes.items()}
+    flat = graft.flatten(tf.stop_gradient(features) if stop else features)
+    with tf.name_scope(f"{graft.scope}/"):
+        logits = graft.apply(flat, head)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return features, logits, losses
+
+
+def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
+    try:
+        return tf.compat.v1.gradients(loss, tensors, stop_gradients=stops)
+    except LookupError as error:
+        raise UserError("source", "learn", str(error).splitlines()[0], _BARRIER) from error
+    except AttributeError as error:  # from TensorFlow, which asks the context of a loop for the one around it
+        lost = [op.name for op in loss.graph.get_operations() if op.type == "LoopCond" and not _has_context(op)]
+        if not lost:
+            raise
+        what = f"the file has no context for the loop at '{lost[0]}', so no gradient can pass it"
+        raise UserError("source", "learn", what, _BARRIER) from error
+
+
+def _has_context(op: Any) -> bool:
+    return op._get_control_flow_context() is not None
+
+
+def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Program:
+    definition = GraphDef.FromString(graph.as_graph_def().SerializeToString())
+    placeholders = {n.name for n in definition.node if n.op == "Placeholder"}
+    fields = set(map(node_of, backbone.inputs.values()))
+    inputs = {f"input/{name}": tensor for name, tensor in backbone.inputs.items()}
+    inputs |= {f"variable/{n}": f"{n}:0" for n in placeholders - fields - {LABELS, SEED}}
+    inputs |= {"labels": f"{LABELS}:0"} if LABELS in placeholders else {}
+    inputs |= {"seed": f"{SEED}:0"} if SEED in placeholders else {}
+    for node in definition.node:
+        # The gradients of V1 loops colocate their stacks with nodes of the loop, by name.
+        node.device = ""
+        node.attr.pop("_class", None)
+    # Two programs of one source may have different functions of one name.
+    content = definition.library.SerializeToString(deterministic=True)
+    definition = renamed(definition, f"_{hashlib.sha256(content).hexdigest()[:16]}")
+    return Program(definition, inputs, {name: tensor.name for name, tensor in outputs.items()}, backbone.tables)
+
+
+def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """The program as a function from tensors by name to tensors by name, callable inside a `tf.function`.
+
+    Only the inputs that the wanted outputs need have to be given; more may be given.
+
+    `wrap_function` does the import: the automatic control dependencies of `tf.function` would put a `NoOp` into a
+    loop's frame.
+    """
+    wanted = list(program.outputs) if wanted is None else list(wanted)
+    nodes = {n.name: n for n in program.graph.node}
+    needed = ancestors(nodes, [program.outputs[w] for w in wanted])
+    names = sorted(name for name, tensor in program.inputs.items() if node_of(tensor) in needed)
+    specs = []
+    for name in names:
+        attr = nodes[node_of(program.inputs[name])].attr
+        specs.append(tf.TensorSpec(tf.TensorShape(attr["shape"].shape), tf.as_dtype(attr["dtype"].type), node_of(name)))
+    definition = tf.compat.v1.GraphDef()
+    definition.CopyFrom(program.graph)
+    del definition.node[:]
+    tables = {f"{t.name}:0": _made(t) for t in program.tables if t.name in needed}
+    fed = {node_of(tensor) for tensor in (*tables, *(program.inputs[name] for name in names))}
+    definition.node.extend(n for n in program.graph.node if n.name in needed and n.name not in fed)
+
+    def imported(*arguments: Any) -> list[Any]:
+        tensors = {program.inputs[name]: argument for name, argument in zip(names, arguments, strict=True)}
+        direct = {w: tensors[program.outputs[w]] for w in wanted if program.outputs[w] in tensors}
+        returned = [program.outputs[w] for w in wanted if w not in direct]
+        tensors |= {tensor: tf.identity(table.resource_handle) for tensor, table in tables.items()}
+        results = iter(tf.graph_util.import_graph_def(definition, tensors, returned, name=""))
+        return [tf.identity(direct[w]) if w in direct else next(results) for w in wanted]
+
+    function = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(s.shape, s.dtype) for s in specs])
+
+    def call(values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(zip(wanted, function(*(values[name] for name in names)), strict=True))
+        except tf.errors.InvalidArgumentError as error:
+            if lacking := re.search(
+                r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
+            ):
+                what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
+                raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
+            what = f"the graph cannot compute with this batch: {reason(error)}"
+            raise UserError(
+                "data", "source.inputs", what, "compare the shapes of the examples with the inputs"
+            ) from error
+        except UnicodeDecodeError as error:  # a name in the file, which TensorFlow's own message repeats
+            what = "the graph cannot compute with this batch, and what TensorFlow says about it is no text"
+            raise UserError("source", "cut", what, "is the .meta damaged? copy it again") from error
+        except tf.errors.ResourceExhaustedError as error:
+            what = f"the memory is too small for this batch: {reason(error)}"
+            raise UserError("data", "train.batch_size", what, "use smaller batches") from error
+        except tf.errors.OpError as error:
+            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
+
+    return call
+
+
+def _made(table: Table) -> Any:
+    contents = tf.lookup.KeyValueTensorInitializer(tf.constant(table.keys), tf.constant(table.values))
+    # The default is an input of each lookup; this one is never given.
+    return tf.lookup.StaticHashTable(contents, default_value=tf.zeros([], contents.value_dtype))
+
+
+def reason(error: Exception) -> str:
+    """What TensorFlow means, out of the many lines in which it says so."""
+    lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines() if line.strip()]
+    marked = [i for i, line in enumerate(lines) if line.startswith("[[{{node")]
+    where = re.search(r"{{node ([^}]+)}}", lines[marked[0]]) if marked else None
+    meant = lines[marked[0] - 1] if marked and marked[0] else (lines or [type(error).__name__])[0]
+    return f"{meant} (node '{where[1]}')" if where else meant

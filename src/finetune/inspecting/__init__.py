@@ -1,0 +1,1 @@
+"""What a source is, where it can be cut, and its picture."""

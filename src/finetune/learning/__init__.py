@@ -1,0 +1,1 @@
+"""Examples, the step, the loop around it, and how good the model is."""

@@ -1,0 +1,99 @@
+"""All that a step changes and a resume needs: variables and optimizers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from finetune.errors import UserError
+from finetune.learning.optimizers import Groups
+from finetune.recipe import Train
+from finetune.surgery.source import of_piece
+
+
+@dataclass(frozen=True)
+class State:
+    """The variables of the grafted model and the optimizers of those that learn.
+
+    `live` are `tf.Variable`s that a step may change, `frozen` constants that none can. `pieces` are the slices of
+    partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice).
+    """
+
+    live: Mapping[str, Any]
+    frozen: Mapping[str, Any]
+    groups: Groups
+    pieces: Mapping[str, tuple[str, str]]
+
+    def arguments(self, inputs: Mapping[str, Any], labels: Any, seed: Any = (0, 0)) -> dict[str, Any]:
+        """The arguments of a compiled program: inputs by field, labels, the seed of the step, and the variables."""
+        variables = {f"variable/{name}": value for name, value in self.variables().items()}
+        return {**variables, **{f"input/{n}": t for n, t in inputs.items()}, "labels": labels, "seed": seed}
+
+    def variables(self) -> dict[str, Any]:
+        """Every variable of the model by name."""
+        return {**self.frozen, **self.live}
+
+    def everything(self, step: int) -> dict[str, Any]:
+        """What a checkpoint for resuming holds."""
+        return {**self.variables(), **self.groups.state(), "global_step": np.int64(step)}
+
+    def keys(self) -> dict[str, str]:
+        """What a resume reads: name -> key in the checkpoint."""
+        names = [*self.variables(), *self.groups.state()]
+        return {name: self.pieces.get(name, (name, ""))[0] for name in names}
+
+    def restore(self, values: Mapping[str, np.ndarray]) -> None:
+        """Takes up the values of a checkpoint, by name."""
+        for name, variable in {**self.live, **self.groups.state()}.items():
+            variable.assign(of_piece(values[name], self.pieces.get(name, ("", ""))[1]))
+
+
+def make_state(
+    values: Mapping[str, np.ndarray],
+    rates: Mapping[str, float],
+    updated: Iterable[str],
+    pieces: Mapping[str, tuple[str, str]],
+    train: Train,
+) -> State:
+    """The state at step 0.
+
+    Args:
+      values: every variable of the model, by name.
+      rates: the multiple of the learning rate of each that has a gradient.
+      updated: those that the source's own updates change.
+    """
+    live = {*rates, *updated}
+    variables = {n: tf.Variable(tf.constant(v), name=n.replace("/", "_")) for n, v in values.items() if n in live}
+    frozen = {n: tf.constant(v) for n, v in values.items() if n not in live}
+    groups = Groups(train.optimizer, train.learning_rate, train.optimizer_args, rates, variables)
+    return State(variables, frozen, groups, pieces)
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """One hash over the names and the bytes of many tensors."""
+    blake = hashlib.blake2b(digest_size=16)
+    for name in sorted(values):
+        array = np.asarray(values[name])
+        blake.update(f"{name} {array.dtype} {array.shape}".encode())
+        blake.update(np.ascontiguousarray(array).tobytes())
+    return blake.hexdigest()
+
+
+def check_frozen(values: Mapping[str, Any], certificate: str) -> None:
+    """Compares frozen variables with the digest of the source's.
+
+    Raises:
+      UserError: one of them is no longer what it was.
+    """
+    if digest(values) != certificate:
+        raise UserError(
+            "numerics",
+            "frozen variables",
+            "are no longer bit-identical to the source",
+            "do not use this run; please report it",
+        )

@@ -1,0 +1,117 @@
+"""One step, and the loop around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from finetune.errors import UserError
+from finetune.learning.state import State
+
+Step = Callable[[int, Mapping[str, Any], Any], float]
+
+
+def make_step(
+    program: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    state: State,
+    seed: int,
+    share: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+) -> Step:
+    """(step, inputs, labels) -> loss; changes the live variables.
+
+    `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
+    `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
+    networks").
+
+    The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
+    together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
+    """
+    run_seed = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
+
+    @tf.function(reduce_retracing=True)
+    def apply(outputs: Mapping[str, Any], part: Any) -> None:
+        gradients = {n.partition("/")[2]: t for n, t in outputs.items() if n.startswith("gradient/")}
+        if clip_norm is not None:
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
+            gradients = dict(zip(gradients, clipped, strict=True))
+        state.groups.apply(gradients, part)
+        for name, value in outputs.items():
+            if name.startswith("update/"):
+                state.live[name.partition("/")[2]].assign(value)
+
+    def step(number: int, inputs: Mapping[str, Any], labels: Any) -> float:
+        now = tf.random.experimental.stateless_fold_in(run_seed, number)
+        outputs = program(state.arguments(inputs, labels, now))
+        loss = float(outputs["loss"])
+        if not np.isfinite(loss):
+            raise UserError(
+                "numerics",
+                f"step {number}",
+                f"the loss is {loss}",
+                "lower train.learning_rate; the checkpoints before this step are whole",
+            )
+        part = None if share is None else tf.constant(share(number), tf.float32)
+        apply({n: t for n, t in outputs.items() if n not in ("loss", "logits")}, part)
+        return loss
+
+    return step
+
+
+@dataclass(frozen=True)
+class Clock:
+    """After which steps something is done: every so many steps, every so many minutes."""
+
+    every_steps: int | None = None
+    every_minutes: float | None = None
+
+    def due(self, step: int, since: float, now: float) -> bool:
+        """Whether it is time, `since` being when it was last done (seconds)."""
+        by_steps = self.every_steps is not None and step % self.every_steps == 0
+        return by_steps or (self.every_minutes is not None and now - since >= self.every_minutes * 60)
+
+
+@dataclass(frozen=True)
+class Actions:
+    """What is done beside the steps: each is called with the number of the step just made."""
+
+    log: Callable[[int, Mapping[str, float]], None]
+    evaluate: Callable[[int], None]
+    save: Callable[[int], None]
+    advance: Callable[[float], None]
+
+
+def loop(
+    step: Step,
+    batches: Iterator[tuple[Mapping[str, Any], Any, Any]],
+    start: int,
+    stop: int,
+    actions: Actions,
+    log_every: int,
+    evaluation: Clock,
+    checkpoints: Clock,
+) -> None:
+    """Makes steps `start` + 1 to `stop`; the last one is always evaluated and saved."""
+    saved = logged_at = time.monotonic()
+    logged = start
+    for number in range(start + 1, stop + 1):
+        inputs, labels, _ = next(batches)
+        loss = step(number, inputs, labels)
+        actions.advance(loss)
+        now = time.monotonic()
+        if number % log_every == 0 or number == stop:
+            rate = (number - logged) * len(labels) / max(now - logged_at, 1e-9)
+            actions.log(number, {"loss": loss, "examples_per_second": rate})
+            logged, logged_at = number, now
+        # The evaluation sees the state that is saved right after it.
+        if number == stop or evaluation.due(number, now, now):
+            actions.evaluate(number)
+        if number == stop or checkpoints.due(number, saved, now):
+            actions.save(number)
+            saved = time.monotonic()
+        logged_at += time.monotonic() - now  # only steps count in the rate

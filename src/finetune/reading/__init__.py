@@ -1,0 +1,1 @@
+"""The files of a source: graphs, checkpoints, and what each variable starts from. Nothing here runs TensorFlow."""

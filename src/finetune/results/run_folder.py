@@ -1,0 +1,140 @@
+"""The folder that a run leaves: whether it is new, to be continued, finished, or another recipe's."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+from finetune.plan import Plan
+from finetune.recipe_files import differences
+from finetune.results.checkpoints import write_text
+
+RECIPE = "recipe.yaml"
+RECORD = "run.json"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+
+# Keys that change how long a run goes on, or what it tells, and no value that it computes.
+HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "eval.", "checkpoint.")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder as it was found; `record` is its `run.json`, empty if there is none."""
+
+    path: Path
+    record: Mapping[str, Any]
+    changed: bool  # the recipe differs from the stored one, harmlessly
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this very recipe has been trained to its end here."""
+        return self.record.get("status") == "finished" and not self.changed
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints for resuming."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def model(self) -> Path:
+        """The folder of the finished pair."""
+        return self.path / MODEL
+
+
+def claim(path: Path, recipe_yaml: str) -> RunFolder:
+    """Looks at a run folder; writes nothing.
+
+    Raises:
+      UserError: it holds a run of another recipe, or something that is no run.
+    """
+    stored = path / RECIPE
+    if not path.exists():
+        return RunFolder(path, {}, False)
+    if not path.is_dir():
+        raise UserError("recipe", "run.dir", f"'{path}' is a file", "name a folder")
+    if not stored.exists():
+        others = sorted(f.name for f in path.iterdir())
+        if others:
+            what = f"'{path}' holds {others[0]} and is no run folder"
+            raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
+        return RunFolder(path, {}, False)
+    changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml)
+    harmful = [c for c in changes if not c[0].startswith(HARMLESS)]
+    if harmful:
+        shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
+        what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
+        raise UserError("recipe", "run.dir", what, "name another run.dir, or remove that folder", *shown)
+    changes = [c for c in changes if c[0] != "run.dir"]
+    return RunFolder(path, read_record(path), bool(changes))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The `run.json` of a folder; empty if there is none that can be read."""
+    try:
+        return json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Replaces the `run.json` of a folder at once."""
+    write_text(path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def prepare(folder: RunFolder, recipe_yaml: str) -> None:
+    """Makes the folder, and stores the recipe in it."""
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    write_text(folder.path / RECIPE, recipe_yaml)
+
+
+def check_same(record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses to go on with a run whose source or data is not what it was.
+
+    Raises:
+      UserError: naming what has changed.
+    """
+    for key, now in digests.items():
+        before = record.get("digests", {}).get(key, now)
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changed:
+            what = f"{', '.join(changed)} changed since this run began"
+            raise UserError("data" if key == "data.path" else "source", key, what, "name a new run.dir to begin anew")
+
+
+def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> dict[str, Any]:
+    """What made this run: enough to make it again. `proof`: a dataclass, of its load; None if there is none."""
+    packages = ("finetune", "tensorflow", "keras", "numpy", "hydra-core")
+    return {
+        "status": "running",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": "python -m finetune " + " ".join(sys.argv[1:]),
+        "overrides": list(overrides),
+        "source": str(plan.source.pair.meta),
+        "data": {
+            "training": len(plan.training),
+            "held_out": len(plan.held_out),
+            "classes": list(plan.training.classes),
+        },
+        "digests": plan.digests,
+        "proof": asdict(proof) if proof else None,
+        "seed": seed,
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.platform()},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,58 @@
+"""One step: what the program gives, clipped and at the share of the rate that the step takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune import recipe
+from finetune.errors import UserError
+from finetune.learning.state import State, make_state
+from finetune.learning.train import make_step
+
+
+def program(loss: float = 1.0):
+    """Gradients that together measure 5."""
+
+    def run(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert arguments["seed"].shape == (2,)
+        return {"loss": tf.constant(loss), "gradient/a": tf.constant([3.0]), "gradient/b": tf.constant([4.0])}
+
+    return run
+
+
+def state() -> State:
+    values = {"a": np.float32([0.0]), "b": np.float32([0.0])}
+    return make_state(values, {"a": 1.0, "b": 1.0}, [], {}, recipe.Train(optimizer="sgd", learning_rate=1.0))
+
+
+def moved(found: State) -> list[float]:
+    return [float(found.live[name][0]) for name in ("a", "b")]
+
+
+def test_gradients_are_clipped_together():
+    found = state()
+    make_step(program(), found, 0, clip_norm=1.0)(1, {}, None)
+    assert moved(found) == pytest.approx([-0.6, -0.8])
+    make_step(program(), found, 0, clip_norm=100.0)(2, {}, None)
+    assert moved(found) == pytest.approx([-3.6, -4.8])
+
+
+def test_each_step_takes_its_share_of_the_rate():
+    found = state()
+    step = make_step(program(), found, 0, share=lambda number: {1: 1.0, 2: 0.5}[number])
+    step(1, {}, None)
+    assert moved(found) == [-3.0, -4.0]
+    step(2, {}, None)
+    assert moved(found) == [-4.5, -6.0]
+
+
+def test_a_loss_that_is_no_number_changes_nothing():
+    found = state()
+    with pytest.raises(UserError, match="step 7: the loss is nan"):
+        make_step(program(float("nan")), found, 0)(7, {}, None)
+    assert moved(found) == [0.0, 0.0]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from finetune.results.report import METRICS, Report, forget_after, variable_table
+
+
+def test_numbers_go_to_people_and_to_programs(tmp_path: Path, capsys):
+    report = Report(tmp_path)
+    report.scalars("train", 10, {"loss": 0.123456789})
+    report.close()
+    assert "train | step     10 | loss 0.1235" in capsys.readouterr().out
+    assert json.loads((tmp_path / METRICS).read_text()) == {"step": 10, "phase": "train", "loss": 0.123456789}
+    assert "loss 0.1235" in (tmp_path / "train.log").read_text()
+
+
+def test_what_a_killed_run_reported_after_its_last_save_is_taken_back(tmp_path: Path, capsys):
+    report = Report(tmp_path)
+    for step in (1, 2, 3, 4):
+        report.scalars("train", step, {"loss": 1.0})
+    report.close()
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 5, "pha')  # cut short by the kill
+    forget_after(tmp_path, 2)
+    report = Report(tmp_path)
+    report.scalars("train", 3, {"loss": 2.0})
+    report.close()
+    lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_tensorboard_drops_them_too(tmp_path: Path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    for loss, steps in ((1.0, (1, 2, 3, 4)), (2.0, (3, 4))):
+        forget_after(tmp_path, steps[0] - 1)
+        report = Report(tmp_path)
+        for step in steps:
+            report.scalars("train", step, {"loss": loss})
+        report.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = [(e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors("train/loss")]
+    assert points == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
+
+
+def test_the_table_of_variables_is_aligned():
+    assert variable_table([("a/w", (3, 4), "learns"), ("step", (), "frozen")]) == [
+        "  a/w      3×4  learns",
+        "  step  scalar  frozen",
+    ]
+
+
+def test_a_frame_says_whether_the_model_is_right():
+    from finetune.results.report import framed
+
+    image = np.zeros((112, 112, 3), np.uint8)
+    assert framed(image, True)[0, 0].argmax() == 1  # green
+    assert framed(image, False)[0, 0].argmax() == 0  # red
