@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
+from finetune.learning.tasks import LOSSES
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
@@ -44,6 +45,7 @@ def check(recipe: Recipe) -> None:
     """
     _one_of("head.kind", recipe.head.kind, HEAD_KINDS)
     _one_of("head.pool", recipe.head.pool, POOLS)
+    _one_of("head.loss", recipe.head.loss, LOSSES)
     _one_of("data.kind", recipe.data.kind, DATA_KINDS)
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)

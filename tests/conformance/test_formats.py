@@ -58,7 +58,7 @@ def written(golden: Golden, source: Source, folder: Path) -> Path:
     pretrained = read_values(source)
     # A frozen graph does not record how wide the cut is; a batch shows it.
     model = graft(make_phases(source, True, ()), Head(), CLASSES, partial(arguments, pretrained, golden.batch))
-    values = {**pretrained, **dict(zip(model.graft.variables, golden.head.values(), strict=True))}
+    values = {**pretrained, **dict(zip(model.new_variables, golden.head.values(), strict=True))}
     export.write_pair(folder, pair_graph(source, model), values, source.pieces(), beside={})
     return folder
 
@@ -126,7 +126,7 @@ def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
     for source in sources:
         values = read_values(source)
         model = graft(make_phases(source, False, ()), Head(), CLASSES, partial(arguments, values, golden.batch))
-        values |= dict(zip(model.graft.variables, golden.head.values(), strict=True))
+        values |= dict(zip(model.new_variables, golden.head.values(), strict=True))
         found = arrays(model.step(arguments(values, golden.batch, golden.labels)))
         gradients.append({name: array for name, array in found.items() if name.startswith("gradient/")})
     assert {f"gradient/{name}" for name in golden.trainable} <= gradients[1].keys()

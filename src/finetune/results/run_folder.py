@@ -123,7 +123,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
         "data": {
             "training": len(plan.training),
             "held_out": len(plan.held_out),
-            "classes": list(plan.training.classes),
+            "classes": {task.name: list(task.classes) for task in plan.tasks},
         },
         "digests": plan.digests,
         "proof": asdict(proof) if proof else None,
