@@ -9,12 +9,12 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
-from finetune.learning.tasks import LOSSES
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
+LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")

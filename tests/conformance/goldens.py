@@ -144,7 +144,9 @@ def source_of(golden: Golden, at: str | None = None, **changes: Any) -> Source:
 
 def model_of(source: Source, stop_gradient: bool | list[str] = False, learn: Sequence[Any] = (), **head: Any) -> Model:
     """The grafted model, made as a run makes it."""
-    return graft(make_phases(source, stop_gradient, learn), {"head": Head(**head)}, [softmax_of(CLASSES, source.cut)])
+    words = Head(**head)
+    tasks = [softmax_of(CLASSES, source.cut, words.name)]
+    return graft(make_phases(source, stop_gradient, learn), {words.name: words}, tasks)
 
 
 def arguments(

@@ -18,7 +18,6 @@ from finetune.recipe import Head
 ONE_CLASS = ("softmax",)  # losses whose examples have one class each
 MANY_CLASSES = ("sigmoid",)  # any number of classes each
 NUMBERS = ("squared", "absolute", "huber")  # numbers instead of classes
-LOSSES = (*ONE_CLASS, *MANY_CLASSES, *NUMBERS)
 
 
 @dataclass(frozen=True)
