@@ -13,8 +13,8 @@ from finetune.learning.synthetic import synthetic
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
 from finetune.recipe import Recipe, Train
-from finetune.surgery.phases import Phases, make_phases
 from finetune.surgery.source import Source, read_source, resized
+from finetune.surgery.variants import Variants, make_variants
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
     """The source, what learns of it, the examples, and how long it takes."""
 
     source: Source
-    phases: Phases
+    variants: Variants
     training: Examples
     held_out: Examples
     classes: int
@@ -52,14 +52,14 @@ def make_plan(recipe: Recipe) -> Plan:
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
-    phases = make_phases(source, recipe.stop_gradient, recipe.learn)
+    variants = make_variants(source, recipe.stop_gradient, recipe.learn)
     training, held_out = _examples(source, recipe)
     steps = recipe.train.steps
     if steps is None:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
     return Plan(
         source=source,
-        phases=phases,
+        variants=variants,
         training=training,
         held_out=held_out,
         classes=check_classes(training, recipe.head.classes),

@@ -21,8 +21,8 @@ from finetune.engine.compile import Graft, as_function, forward_program
 from finetune.engine.graft import Model, graft
 from finetune.recipe import Head
 from finetune.surgery.backbone import make_backbone
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 
 tf1 = tf.compat.v1
 
@@ -143,7 +143,7 @@ def source_of(golden: Golden, at: str | None = None, **changes: Any) -> Source:
 
 def model_of(source: Source, stop_gradient: bool | list[str] = False, learn: Sequence[Any] = (), **head: Any) -> Model:
     """The grafted model, made as a run makes it."""
-    return graft(make_phases(source, stop_gradient, learn), Head(**head), CLASSES)
+    return graft(make_variants(source, stop_gradient, learn), Head(**head), CLASSES)
 
 
 def arguments(

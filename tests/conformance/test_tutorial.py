@@ -37,8 +37,8 @@ from finetune.recipe import Head
 from finetune.results import checkpoints, export
 from finetune.results.checkpoints import Retention
 from finetune.surgery.backbone import make_backbone
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 
 tf1 = tf.compat.v1
 
@@ -515,7 +515,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
     source = read_source(
         str(save_placeholders(tmp_path / "source", shape=[None])), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {}
     )
-    model = graft(make_phases(source, True, []), Head(), 2)
+    model = graft(make_variants(source, True, []), Head(), 2)
     values = write(tmp_path / "ours", source, model)
     feeds = {"w1:0": [4.0, 13.0], "w2:0": [8.0, 17.0]}
     features, logits, doubled = tutorial_restores(tmp_path / "ours", feeds, "op_to_restore:0", "head/logits:0")
@@ -527,14 +527,14 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
 def test_6_a_cut_of_unknown_width_takes_no_head(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     with pytest.raises(UserError, match="does not say how wide the cut is"):
-        graft(make_phases(source, True, []), Head(), 2)
+        graft(make_variants(source, True, []), Head(), 2)
 
 
 def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     values = {f"variable/{name}": value for name, value in read_values(source).items()}
     batch = {"input/w1": np.float32([4, 13]), "input/w2": np.float32([8, 17])}
-    model = graft(make_phases(source, True, []), Head(), 2, probe=lambda: {**values, **batch})
+    model = graft(make_variants(source, True, []), Head(), 2, probe=lambda: {**values, **batch})
     assert model.feature_shape == (None,)
     head = {f"variable/{name}": value for name, value in heads.initial_values(model.graft.variables, 0).items()}
     found = model.forward({**values, **head, **batch, "labels": np.int64([0, 1])})

@@ -67,17 +67,17 @@ class Report:
         if self._bar is not None:
             self._bar.refresh()
 
-    def scalars(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, mode: str, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one step, for people, for programs and for TensorBoard."""
         import tensorflow as tf
 
-        self._metrics.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
+        self._metrics.write(json.dumps({"step": step, "phase": mode, **values}) + "\n")
         self._metrics.flush()
         with self._writer().as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(f"{phase}/{name}", value)
+                tf.summary.scalar(f"{mode}/{name}", value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.line(f"{phase:>5} | step {step:>6} | {shown}")
+        self.line(f"{mode:>5} | step {step:>6} | {shown}")
 
     def graph(self, meta: Any) -> None:
         """The graph of the grafted model, for TensorBoard."""
@@ -220,7 +220,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.phases.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.variants.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     counts = np.bincount(plan.training.labels, minlength=plan.classes)
@@ -269,9 +269,11 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
     source, new = plan.source, model.graft.variables
     reached = {*model.rates, *model.updated}
-    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.phases.fates]
+    fates = [
+        f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.variants.fates
+    ]
     inputs = list(source.inputs.values())
-    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.phases.barriers)
+    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
         title=f"{source.pair.name} cut at {source.cut}",
@@ -282,7 +284,7 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
             f"{head.name}: {head.kind} → {plan.classes} classes",
             f"{counted(sum(math.prod(shape) for shape in new.values()))} · learns (new)",
         ],
-        barred=source.cut in plan.phases.barriers,
+        barred=source.cut in plan.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
     )
     return draw(short(drawn), caption)
@@ -315,7 +317,7 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
             "barriers": fate.barriers,
             "why": _told(fate, model),
         }
-        for fate in plan.phases.fates
+        for fate in plan.variants.fates
     }
     new = {
         name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
