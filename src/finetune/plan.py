@@ -14,8 +14,8 @@ from finetune.learning.tasks import Task, make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
 from finetune.recipe import Head, Recipe, Train
-from finetune.surgery.phases import Phases, make_phases
 from finetune.surgery.source import Source, read_source, resized
+from finetune.surgery.variants import Variants, make_variants
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Plan:
     """The source, what learns of it, the examples, and how long it takes."""
 
     source: Source
-    phases: Phases
+    variants: Variants
     training: Examples
     held_out: Examples
     heads: Mapping[str, Head]
@@ -54,7 +54,7 @@ def make_plan(recipe: Recipe) -> Plan:
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
-    phases = make_phases(source, recipe.stop_gradient, recipe.learn)
+    variants = make_variants(source, recipe.stop_gradient, recipe.learn)
     heads = {recipe.head.name: recipe.head}
     tasks, training, held_out = _examples(source, recipe, heads)
     steps = recipe.train.steps
@@ -62,7 +62,7 @@ def make_plan(recipe: Recipe) -> Plan:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
     return Plan(
         source=source,
-        phases=phases,
+        variants=variants,
         training=training,
         held_out=held_out,
         heads=heads,

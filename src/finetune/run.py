@@ -51,8 +51,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
-    sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
-    model = graft(plan.phases, plan.heads, plan.tasks, probe)
+    sized = check_sizes(source, plan.variants.evaluation, plan.variants.feeds, probe()) if source.is_resized else []
+    model = graft(plan.variants, plan.heads, plan.tasks, probe)
 
     # ---- init from the source, or resume from our own last save.
     fresh = initial_values(model.new_variables, recipe.run.seed)
@@ -68,7 +68,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     proof = None
     if saved is None:
         inputs = batches.first_inputs(plan.training, load_training, source.probe_size)
-        proof = prove(source, plan.phases, state.variables(), inputs)
+        proof = prove(source, plan.variants, state.variables(), inputs)
 
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
@@ -79,7 +79,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    warnings = doubts.warnings(source, plan.phases.evaluation, pretrained)
+    warnings = doubts.warnings(source, plan.variants.evaluation, pretrained)
     for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)

@@ -11,8 +11,8 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.inspecting.inspect import inspect
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source
+from finetune.surgery.variants import make_variants
 from finetune.verbs import table
 from tests.graphs import NAMES, golden
 
@@ -48,7 +48,7 @@ def survive(count: int, seed: int, folder: Path, mutate: Callable[[random.Random
         (meta,) = (folder / name).glob("*.meta")
         meta.write_bytes(mutate(rng, golden(name).meta))
         try:
-            make_phases(settled(folder / name, name), rng.random() < 0.5, [[".*", 1]])
+            make_variants(settled(folder / name, name), rng.random() < 0.5, [[".*", 1]])
             passed += 1
             said = []
         except UserError as error:

@@ -25,8 +25,8 @@ from finetune.reading.settle import Wishes
 from finetune.results import checkpoints
 from finetune.surgery import doubts
 from finetune.surgery.backbone import make_backbone
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 from tests.conformance.goldens import GOLDENS, features_of, source_of
 from tests.graphs import BOOL, FLOAT, INT, fed, graph, loop_graph, meta_of, node, refusal, variable
 
@@ -132,7 +132,7 @@ def test_30_a_graph_for_newer_programs_only_is_refused_with_both_versions(tmp_pa
 
 def test_30_a_graph_of_a_newer_writer_is_warned_of_with_both_versions(tmp_path):
     source = read(tmp_path, of_version(producer=9999))
-    (said,) = doubts.warnings(source, make_phases(source, True, []).evaluation, read_values(source))
+    (said,) = doubts.warnings(source, make_variants(source, True, []).evaluation, read_values(source))
     assert "9999" in said
     assert str(tf.version.GRAPH_DEF_VERSION) in said
 
@@ -410,7 +410,7 @@ def test_43_batch_norm_left_in_training_mode_is_warned_of_by_layer(name):
     warned = {}
     for phase in ("train", "eval"):
         source = source_of(golden, feeds=golden.feeds[phase])
-        warned[phase] = doubts.warnings(source, make_phases(source, True, []).evaluation, read_values(source))
+        warned[phase] = doubts.warnings(source, make_variants(source, True, []).evaluation, read_values(source))
     assert warned["eval"] == []
     assert [layer for layer in layers[:3] if layer not in warned["train"][0]] == []
     assert "normalises by the batch in evaluation too" in warned["train"][0]

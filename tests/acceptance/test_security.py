@@ -32,10 +32,10 @@ from finetune.results.checkpoints import Retention as Keep
 from finetune.results.checkpoints import State, read_state, save, write_state
 from finetune.surgery.allowed_ops import ALLOWED, REFUSED
 from finetune.surgery.costs import MOST_VALUES
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import read_source, read_values
 from finetune.surgery.specialize import portable
 from finetune.surgery.trust import check_graph
+from finetune.surgery.variants import make_variants
 from finetune.verbs import table
 from tests.acceptance.mutants import copied, fields_changed, settled, survive
 from tests.graphs import INT, INT64, STRING, fed, golden, graph, make_node, node, refusal, strings, variable
@@ -450,7 +450,7 @@ def test_62_what_tensorflow_says_of_names_that_are_no_text_is_one_error(tmp_path
     answers = np.load(golden(name).folder / "answers.npz")
     inputs = {key: answers[key] for key in answers.files if key.startswith("input/")}
     values = {f"variable/{key}": value for key, value in read_values(source).items()}
-    features = as_function(features_program(make_phases(source, True, []).evaluation))
+    features = as_function(features_program(make_variants(source, True, []).evaluation))
     error = refusal(features, {**values, **inputs, "seed": (0, 0)})
     assert (error.status, error.where) == (3, "cut")
 

@@ -21,8 +21,8 @@ from finetune.engine.compile import Graft, as_function, forward_program
 from finetune.engine.graft import Model, graft
 from finetune.recipe import Head
 from finetune.surgery.backbone import make_backbone
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
@@ -146,7 +146,7 @@ def model_of(source: Source, stop_gradient: bool | list[str] = False, learn: Seq
     """The grafted model, made as a run makes it."""
     words = Head(**head)
     tasks = [softmax_of(CLASSES, source.cut, words.name)]
-    return graft(make_phases(source, stop_gradient, learn), {words.name: words}, tasks)
+    return graft(make_variants(source, stop_gradient, learn), {words.name: words}, tasks)
 
 
 def arguments(

@@ -31,7 +31,7 @@ from finetune.engine.graft import Model, pair_graph
 from finetune.names import node_of
 from finetune.reading import metagraph
 from finetune.results import export
-from finetune.surgery.backbone import make_backbone, phase_feeds
+from finetune.surgery.backbone import make_backbone, mode_feeds
 from finetune.surgery.source import Source, read_values
 
 OUTPUTS = ("features", "head/logits", "head/probabilities")
@@ -90,7 +90,7 @@ def write(golden: Golden, source: Source, folder: Path, **head: Any) -> Written:
 def ours(golden: Golden, written: Written, phase: str) -> Arrays:
     """Features, logits and probabilities by the engine."""
     source = written.source
-    backbone = make_backbone(source.whole, source.cut, source.inputs, phase_feeds(source.feeds, phase))
+    backbone = make_backbone(source.whole, source.cut, source.inputs, mode_feeds(source.feeds, phase))
     program = as_function(forward_program(backbone, written.model.grafts), OUTPUTS)
     return arrays(program(arguments(written.values, golden.batch)))
 

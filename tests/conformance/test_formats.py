@@ -20,8 +20,8 @@ from finetune.reading.variables import find_variables
 from finetune.reading.weights import read_tensors
 from finetune.recipe import Head
 from finetune.results import export
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_values
+from finetune.surgery.variants import make_variants
 from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
@@ -61,7 +61,7 @@ def written(golden: Golden, source: Source, folder: Path) -> Path:
     pretrained = read_values(source)
     # A frozen graph does not record how wide the cut is; a batch shows it.
     model = graft(
-        make_phases(source, True, ()),
+        make_variants(source, True, ()),
         {"head": Head()},
         TASKS,
         partial(arguments, pretrained, golden.batch),
@@ -134,7 +134,7 @@ def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
     for source in sources:
         values = read_values(source)
         model = graft(
-            make_phases(source, False, ()),
+            make_variants(source, False, ()),
             {"head": Head()},
             TASKS,
             partial(arguments, values, golden.batch),
@@ -150,6 +150,6 @@ def test_a_loop_without_a_context_is_named_where_a_gradient_would_have_to_pass_i
     source = source_of(GOLDENS["rnn_while"])
     bare = replace(source, whole=replace(source.whole, whiles=()), below=replace(source.below, whiles=()))
     with pytest.raises(UserError) as caught:
-        graft(make_phases(bare, False, ()), {"head": Head()}, TASKS)
+        graft(make_variants(bare, False, ()), {"head": Head()}, TASKS)
     assert "learn: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
-    graft(make_phases(bare, True, ()), {"head": Head()}, TASKS)
+    graft(make_variants(bare, True, ()), {"head": Head()}, TASKS)

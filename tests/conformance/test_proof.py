@@ -8,22 +8,22 @@ from goldens import GOLDENS, Golden, every_golden, live, same_bits, source_of
 from finetune.engine import proof
 from finetune.learning.state import State, make_state
 from finetune.recipe import Train
-from finetune.surgery.backbone import phase_feeds
-from finetune.surgery.phases import Phases, make_phases
+from finetune.surgery.backbone import mode_feeds
 from finetune.surgery.source import Source, read_values
+from finetune.surgery.variants import Variants, make_variants
 
 
-def parts(golden: Golden) -> tuple[Source, Phases, State]:
+def parts(golden: Golden) -> tuple[Source, Variants, State]:
     """What a run on a golden has before its first step, everything learning."""
     source = source_of(golden)
-    phases = make_phases(source, False, [])
-    return source, phases, make_state(read_values(source), phases.rates(), [], source.pieces(), Train())
+    variants = make_variants(source, False, [])
+    return source, variants, make_state(read_values(source), variants.rates(), [], source.pieces(), Train())
 
 
 @every_golden
 def test_every_golden_is_proven(golden: Golden):
-    source, phases, state = parts(golden)
-    found = proof.prove(source, phases, state.variables(), golden.batch)
+    source, variants, state = parts(golden)
+    found = proof.prove(source, variants, state.variables(), golden.batch)
     count, examples = len(golden.keys), len(next(iter(golden.batch.values())))
     assert (found.tensors, found.identical, found.examples) == (count, count, examples)
     assert (found.features, found.largest_difference, found.why) == ("identical", 0.0, "")
@@ -32,8 +32,8 @@ def test_every_golden_is_proven(golden: Golden):
 
 @every_golden
 def test_what_the_proof_calls_the_unsliced_graph_gives_what_a_session_on_the_file_gives(golden: Golden):
-    source, phases, state = parts(golden)
-    given = {**{t: golden.batch[f] for f, t in source.inputs.items()}, **phase_feeds(phases.feeds, "eval")}
+    source, variants, state = parts(golden)
+    given = {**{t: golden.batch[f] for f, t in source.inputs.items()}, **mode_feeds(variants.feeds, "eval")}
     graph, fed, dropped = proof.unsliced(source, given)
     assert len(graph.nodes) == len(source.whole.nodes) - dropped
     assert dropped < len(source.whole.nodes) // 2

@@ -38,8 +38,8 @@ from finetune.recipe import Head
 from finetune.results import checkpoints, export
 from finetune.results.checkpoints import Retention
 from finetune.surgery.backbone import make_backbone
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
@@ -518,7 +518,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
     source = read_source(
         str(save_placeholders(tmp_path / "source", shape=[None])), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {}
     )
-    model = graft(make_phases(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
+    model = graft(make_variants(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
     values = write(tmp_path / "ours", source, model)
     feeds = {"w1:0": [4.0, 13.0], "w2:0": [8.0, 17.0]}
     features, logits, doubled = tutorial_restores(tmp_path / "ours", feeds, "op_to_restore:0", "head/logits:0")
@@ -530,7 +530,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
 def test_6_a_cut_of_unknown_width_takes_no_head(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     with pytest.raises(UserError, match="does not say how wide the cut is"):
-        graft(make_phases(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
+        graft(make_variants(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
 
 
 def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) -> None:
@@ -538,7 +538,10 @@ def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) 
     values = {f"variable/{name}": value for name, value in read_values(source).items()}
     batch = {"input/w1": np.float32([4, 13]), "input/w2": np.float32([8, 17])}
     model = graft(
-        make_phases(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)], probe=lambda: {**values, **batch}
+        make_variants(source, True, []),
+        {"head": Head()},
+        [softmax_of(2, source.cut)],
+        probe=lambda: {**values, **batch},
     )
     assert model.feature_shape == (None,)
     head = {f"variable/{name}": value for name, value in heads.initial_values(model.new_variables, 0).items()}

@@ -17,8 +17,8 @@ from finetune.engine import proof
 from finetune.engine.proof import Proof, differing, prove, unsliced
 from finetune.graph import Graph, changed, constant, make_node
 from finetune.learning.state import State, make_state
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 from tests.graphs import FLOAT, INT, fed, graph, loop_graph, meta_of, node, refusal, strings, variable
 from tests.reading.test_weights import save_tensors
 
@@ -41,7 +41,7 @@ def read(folder: Path, *nodes: Any, w: Any = NAN) -> Source:
 
 def proven(source: Source) -> Proof:
     values = read_values(source, allow_nonfinite=True)
-    return prove(source, make_phases(source, False, []), values, {"x": X})
+    return prove(source, make_variants(source, False, []), values, {"x": X})
 
 
 # ---- tensors
@@ -53,7 +53,7 @@ def test_a_variable_that_changes_after_it_was_loaded_stops_the_run(tmp_path: Pat
     state = make_state(read_values(source, allow_nonfinite=True), {"w": 1.0, "v": 1.0}, [], {}, recipe.Train())
     assert differing(source, state.variables()) == []
     state.live["w"].assign(NAN[[1, 0, 2]])  # NaNs still, of other bits
-    error = refusal(prove, source, make_phases(source, False, []), state.variables(), {"x": X})
+    error = refusal(prove, source, make_variants(source, False, []), state.variables(), {"x": X})
     assert (error.code, error.where) == ("source", source.pair.prefix)
     assert error.what == "1 of 2 tensors are identical to the checkpoint once they are loaded, w not"
 
@@ -189,10 +189,12 @@ def test_a_constant_stays_in_its_loop_though_it_waits_for_what_is_left_out(tmp_p
 
 def test_features_that_differ_are_told_and_stop_nothing(tmp_path: Path):
     source = read(tmp_path, node("out", "AddV2", "x", "w/read"), w=X[0])
-    phases = make_phases(source, False, [])
-    nodes = dict(phases.evaluation.graph.nodes)
+    variants = make_variants(source, False, [])
+    nodes = dict(variants.evaluation.graph.nodes)
     nodes["out"] = changed(nodes["out"], op="Sub")
-    wrong = replace(phases, evaluation=replace(phases.evaluation, graph=phases.evaluation.graph.with_nodes(nodes)))
+    wrong = replace(
+        variants, evaluation=replace(variants.evaluation, graph=variants.evaluation.graph.with_nodes(nodes))
+    )
     found = prove(source, wrong, read_values(source), {"x": X})
     assert found == Proof(1, 1, "differ", 2, 6.0, "the largest difference is 6")
     assert found.lines("out:0")[1] == (

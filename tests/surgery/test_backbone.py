@@ -7,7 +7,7 @@ import pytest
 from finetune.graph import attr, constant, make_node, read_constant, recorded_shape
 from finetune.names import node_of
 from finetune.reading.variables import Update, find_updates
-from finetune.surgery.backbone import Backbone, default_feeds, find_inputs, make_backbone, phase_feeds
+from finetune.surgery.backbone import Backbone, default_feeds, find_inputs, make_backbone, mode_feeds
 from finetune.surgery.cut import cut
 from finetune.surgery.randomness import SEED
 from tests.graphs import (
@@ -134,13 +134,13 @@ def test_an_input_inside_a_loop_is_refused():
 
 def test_a_feed_has_one_value_or_one_for_each_phase():
     feeds = {"keep_prob": {"train": 0.5, "eval": 1.0}, "scale:0": 2}
-    assert phase_feeds(feeds, "train") == {"keep_prob:0": 0.5, "scale:0": 2}
-    assert phase_feeds(feeds, "eval") == {"keep_prob:0": 1.0, "scale:0": 2}
+    assert mode_feeds(feeds, "train") == {"keep_prob:0": 0.5, "scale:0": 2}
+    assert mode_feeds(feeds, "eval") == {"keep_prob:0": 1.0, "scale:0": 2}
 
 
 @pytest.mark.parametrize("value", [{"train": 0.5}, {"train": 0.5, "test": 1.0}, {}])
 def test_a_feed_without_both_phases_is_refused(value):
-    error = refusal(phase_feeds, {"keep_prob": value}, "train")
+    error = refusal(mode_feeds, {"keep_prob": value}, "train")
     assert (error.where, error.todo) == ("source.feeds.keep_prob", "give a value, or train and eval")
     assert error.what == f"has the keys {sorted(value)}"
     assert error.status == 2

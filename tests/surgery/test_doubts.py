@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from finetune.surgery import doubts
-from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source
+from finetune.surgery.variants import make_variants
 from tests.graphs import FLOAT, every_golden, fed, golden, graph, make_node, meta_of, variable
 
 
@@ -28,11 +28,11 @@ def normalised(folder, **attrs) -> Source:
 )
 def test_batch_norm_baked_in_training_mode_is_seen(tmp_path, attrs, layers):
     source = normalised(tmp_path, **attrs)
-    assert doubts.normalised_by_the_batch(source, make_phases(source, True, []).evaluation) == layers
+    assert doubts.normalised_by_the_batch(source, make_variants(source, True, []).evaluation) == layers
 
 
 @every_golden
 def test_a_golden_in_evaluation_gives_no_warning(name):
     about = golden(name)
     source = read_source(str(about.folder), about.cut, about.inputs, about.feeds["eval"])
-    assert doubts.normalised_by_the_batch(source, make_phases(source, True, []).evaluation) == []
+    assert doubts.normalised_by_the_batch(source, make_variants(source, True, []).evaluation) == []

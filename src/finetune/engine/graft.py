@@ -17,9 +17,9 @@ from finetune.learning.tasks import Task
 from finetune.names import node_of
 from finetune.recipe import Head
 from finetune.results.export import make_pair_graph
-from finetune.surgery.backbone import phase_feeds
-from finetune.surgery.phases import Phases
+from finetune.surgery.backbone import mode_feeds
 from finetune.surgery.source import Source
+from finetune.surgery.variants import Variants
 
 Shape = tuple[int | None, ...]
 Probe = Callable[[], Mapping[str, Any]]
@@ -31,7 +31,7 @@ class Model:
     """The grafted model as pure functions of inputs and variables.
 
     `forward` gives the heads' outputs and losses in evaluation, `step` loss, gradients and updates in training.
-    `said` tells how features become vectors; `feeds` are the mode feeds of both phases.
+    `said` tells how features become vectors; `feeds` are the mode feeds of both variants.
     """
 
     grafts: tuple[Graft, ...]
@@ -50,8 +50,8 @@ class Model:
         return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
 
-def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
-    """Joins heads to the source, and compiles both phases.
+def graft(variants: Variants, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+    """Joins heads to the source, and compiles both variants.
 
     Args:
       heads: how each head is made, by name.
@@ -62,34 +62,34 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
     """
-    shape = feature_shape(phases.evaluation)
+    shape = feature_shape(variants.evaluation)
     if probe is not None and (not shape or shape[-1] is None):
-        shape = _probed(phases, shape, probe())
-        phases = replace(
-            phases,
-            training=replace(phases.training, shape=shape),
-            evaluation=replace(phases.evaluation, shape=shape),
+        shape = _probed(variants, shape, probe())
+        variants = replace(
+            variants,
+            training=replace(variants.training, shape=shape),
+            evaluation=replace(variants.evaluation, shape=shape),
         )
     said, joined = [], []
     for task in tasks:
         flattening = flattening_of(shape, heads[task.name].pool)
         said.append(flattening.said)
         joined.append(_joined(task, heads[task.name], flattening))
-    rates = {**phases.rates(), **{name: 1.0 for new in joined for name in new.variables}}
-    barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
-    asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
-    step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
-    forward = forward_program(phases.evaluation, joined)
+    rates = {**variants.rates(), **{name: 1.0 for new in joined for name in new.variables}}
+    barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
+    asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
+    step = step_program(variants.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    forward = forward_program(variants.evaluation, joined)
     return Model(
         grafts=tuple(joined),
         feature_shape=shape or (),
         said="; ".join(dict.fromkeys(said)),
-        inputs=phases.evaluation.inputs,
-        feeds=phases.feeds,
+        inputs=variants.evaluation.inputs,
+        feeds=variants.feeds,
         forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
         step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
-        updated=frozenset(u.variable for u in phases.training.updates),
+        updated=frozenset(u.variable for u in variants.training.updates),
     )
 
 
@@ -100,9 +100,9 @@ def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
     return Graft(task.name, variables_of(flattening.width, task.outputs), flat, apply, LOSSES[task.loss], target=target)
 
 
-def _probed(phases: Phases, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:
+def _probed(variants: Variants, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:
     """The shape of the cut as one batch shows it: its rank and its last size; the others may vary."""
-    found = as_function(features_program(phases.evaluation))(arguments)["features"].shape.as_list()
+    found = as_function(features_program(variants.evaluation))(arguments)["features"].shape.as_list()
     inner = known[1:-1] if known else (None,) * (len(found) - 2)
     return (None, *inner, found[-1])[: len(found)]
 
@@ -114,7 +114,7 @@ def pair_graph(source: Source, model: Model) -> Any:
         source.whole,
         source.cut,
         source.inputs,
-        phase_feeds(model.feeds, "eval"),
+        mode_feeds(model.feeds, "eval"),
         source.updates,
         source.tables,
         source.variables,

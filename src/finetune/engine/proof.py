@@ -18,11 +18,11 @@ from finetune.reading import weights
 from finetune.reading.tables import Table
 from finetune.reading.variables import find_variables
 from finetune.surgery import trust
-from finetune.surgery.backbone import Backbone, phase_feeds
+from finetune.surgery.backbone import Backbone, mode_feeds
 from finetune.surgery.cut import cut, pruned
-from finetune.surgery.phases import Phases
 from finetune.surgery.source import Source, read_values
 from finetune.surgery.specialize import portable, with_placeholders
+from finetune.surgery.variants import Variants
 
 tf1 = tf.compat.v1
 
@@ -70,7 +70,7 @@ class Proof:
         ]
 
 
-def prove(source: Source, phases: Phases, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> Proof:
+def prove(source: Source, variants: Variants, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> Proof:
     """Compares what a run starts from with the files that it came from.
 
     Args:
@@ -93,7 +93,7 @@ def prove(source: Source, phases: Phases, values: Mapping[str, Any], inputs: Map
     if nodes > MOST_NODES or size > MOST_BYTES:
         return replace(proof, why=f"too large, {nodes:,} nodes of {size >> 20:,} MB")
     try:
-        return _with_features(proof, source, phases, values, inputs)
+        return _with_features(proof, source, variants, values, inputs)
     except Exception as error:
         # The other half of the file may hold anything; what TensorFlow says of it is no reason not to train.
         why = error.what if isinstance(error, UserError) else reason(error)
@@ -130,20 +130,20 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _with_features(
-    proof: Proof, source: Source, phases: Phases, values: Mapping[str, Any], inputs: Mapping[str, Any]
+    proof: Proof, source: Source, variants: Variants, values: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> Proof:
     given = {tensor: np.asarray(inputs[field]) for field, tensor in source.inputs.items()}
-    given |= phase_feeds(phases.feeds, "eval")
+    given |= mode_feeds(variants.feeds, "eval")
     graph, fed, dropped = unsliced(source, given)
     proof = replace(proof, dropped=dropped)
     feeds = {fed[tensor]: value for tensor, value in given.items()}
-    ours = _engine_features(phases.evaluation, values, inputs)
+    ours = _engine_features(variants.evaluation, values, inputs)
     with _session(graph, source, values, feeds) as run:
         theirs = run()
         if same_bits(ours, theirs):
             return replace(proof, features="identical", largest_difference=0.0)
         if not same_bits(theirs, run()):
-            drawing = shortlist(list(phases.evaluation.draws)) or "none that is known"
+            drawing = shortlist(list(variants.evaluation.draws)) or "none that is known"
             return replace(proof, features="random", why=f"random ops: {drawing}")
     largest = largest_difference(ours, theirs)
     why = "they differ in shape, type or NaN" if largest is None else f"the largest difference is {largest:.2g}"

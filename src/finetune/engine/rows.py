@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from finetune.engine.compile import as_function, features_program
 from finetune.errors import UserError
-from finetune.surgery.backbone import Backbone, make_backbone, phase_feeds
+from finetune.surgery.backbone import Backbone, make_backbone, mode_feeds
 from finetune.surgery.source import Source
 
 CHUNKS = 4  # of the old batch size are compared, no more
@@ -51,8 +51,8 @@ def check_sizes(
         said.append(f"image size: {sizes[0]} instead of the source's {sizes[1]}")
     if (fixed := source.fixed) is not None:
         size = fixed.batch_size or 1
-        phase = phase_feeds(feeds, "eval")
-        old = make_backbone(fixed.whole, fixed.cut, fixed.inputs, phase, tables=fixed.tables)
+        fed = mode_feeds(feeds, "eval")
+        old = make_backbone(fixed.whole, fixed.cut, fixed.inputs, fed, tables=fixed.tables)
         compared = min(wanted, CHUNKS * size)
         for start in range(0, compared, size):
             rows = np.minimum(np.arange(start, start + size), wanted - 1)  # the last chunk is filled up

@@ -221,7 +221,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.phases.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.variants.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.new_variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     return [
@@ -279,9 +279,11 @@ def picture(plan: Plan, model: Model) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
     source = plan.source
     reached = {*model.rates, *model.updated}
-    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.phases.fates]
+    fates = [
+        f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.variants.fates
+    ]
     inputs = list(source.inputs.values())
-    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.phases.barriers)
+    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
         title=f"{source.pair.name} cut at {source.cut}",
@@ -292,7 +294,7 @@ def picture(plan: Plan, model: Model) -> str:
             *(f"{t.name}: {plan.heads[t.name].kind} → {_outputs(t)}" for t in plan.tasks),
             f"{counted(sum(math.prod(shape) for shape in model.new_variables.values()))} · learns (new)",
         ],
-        barred=source.cut in plan.phases.barriers,
+        barred=source.cut in plan.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
     )
     return draw(short(drawn), caption)
@@ -329,7 +331,7 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
             "barriers": fate.barriers,
             "why": _told(fate, model),
         }
-        for fate in plan.phases.fates
+        for fate in plan.variants.fates
     }
     new = {
         name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}

@@ -1,4 +1,4 @@
-"""The source up to the cut, made for one phase."""
+"""The source up to the cut, made for one mode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune.surgery.cut import cut, place_of, width_at
 from finetune.surgery.parameters import as_parameters
 from finetune.surgery.randomness import random_nodes, stateless
 
-PHASES = ("train", "eval")
+MODES = ("train", "eval")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def make_backbone(
       whole: the source's graph.
       at: the cut, a full tensor name.
       inputs: data field -> tensor.
-      feeds: tensor -> value, for this phase.
+      feeds: tensor -> value, for this mode.
       updates: assignments to keep as values.
       tables: lookup tables of the source.
     """
@@ -78,23 +78,23 @@ def make_backbone(
     return Backbone(graph, at, names, shape, alive, tuple(t for t in tables if t.name in graph.nodes), draws)
 
 
-def phase_feeds(feeds: Mapping[str, Any], phase: str) -> dict[str, Any]:
-    """The values of one phase: `{tensor: value}` or `{tensor: {train: value, eval: value}}`.
+def mode_feeds(feeds: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    """The values of one mode: `{tensor: value}` or `{tensor: {train: value, eval: value}}`.
 
-    >>> phase_feeds({"keep_prob": {"train": 0.5, "eval": 1.0}, "scale": 2.0}, "eval")
+    >>> mode_feeds({"keep_prob": {"train": 0.5, "eval": 1.0}, "scale": 2.0}, "eval")
     {'keep_prob:0': 1.0, 'scale:0': 2.0}
     """
     chosen = {}
     for tensor, value in feeds.items():
         if isinstance(value, Mapping):
-            if set(value) != set(PHASES):
+            if set(value) != set(MODES):
                 raise UserError(
                     "recipe",
                     f"source.feeds.{tensor}",
                     f"has the keys {sorted(value)}",
                     "give a value, or train and eval",
                 )
-            value = value[phase]
+            value = value[mode]
         chosen[tensor_name(tensor)] = value
     return chosen
 

@@ -185,7 +185,7 @@ def _with(source: Source, whole: Graph) -> Source:
 
 
 def imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:
-    """All that TensorFlow may get of the source, in any phase and in the written pair."""
+    """All that TensorFlow may get of the source, in any mode and in the written pair."""
     kept = cut.cut(whole, outputs, stops)
     kept, _ = specialize.with_placeholders(kept, {tensor: tensor for tensor in stops if node_of(tensor) in kept.nodes})
     return cut.cut(kept, outputs)  # once more: a queue whose output was the input is not needed any longer

@@ -1,4 +1,4 @@
-"""A graph made for one phase: mode feeds as constants, inputs as placeholders, the author's machine forgotten."""
+"""A graph made for one mode: mode feeds as constants, inputs as placeholders, the author's machine forgotten."""
 
 from __future__ import annotations
 

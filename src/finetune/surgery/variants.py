@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.surgery import freeze
-from finetune.surgery.backbone import Backbone, default_feeds, make_backbone, phase_feeds
+from finetune.surgery.backbone import Backbone, default_feeds, make_backbone, mode_feeds
 from finetune.surgery.freeze import Fate
 from finetune.surgery.source import Source
 
 
 @dataclass(frozen=True)
-class Phases:
-    """Both phases of a source.
+class Variants:
+    """The two graphs of a source, for training and for evaluation, and what learns in the first.
 
     `barriers` are the tensors through which no gradient passes, `fates` has one entry for each variable below the
     cut, and `feeds` are the recipe's with those that a frozen part needs.
@@ -36,8 +36,8 @@ class Phases:
         return {name: rate for name, rate in learning.items() if name in self.training.graph.nodes}
 
 
-def make_phases(source: Source, stop_gradient: bool | list[str], learn: Sequence[Sequence[Any]]) -> Phases:
-    """Decides what learns, and makes a graph for each phase.
+def make_variants(source: Source, stop_gradient: bool | list[str], learn: Sequence[Sequence[Any]]) -> Variants:
+    """Decides what learns, and makes a graph for each mode.
 
     Raises:
       UserError: rules that do not fit the source, feeds that do not fit their tensors.
@@ -52,10 +52,10 @@ def make_phases(source: Source, stop_gradient: bool | list[str], learn: Sequence
     feeds = {**source.feeds, **default_feeds(source.below, source.feeds, learns=bool(learning))}
     updates = [u for u in source.updates if u.variable in learning]
     parts = (source.whole, source.cut, source.inputs)
-    return Phases(
+    return Variants(
         barriers,
         fates,
         feeds,
-        training=make_backbone(*parts, phase_feeds(feeds, "train"), updates, source.tables),
-        evaluation=make_backbone(*parts, phase_feeds(feeds, "eval"), tables=source.tables),
+        training=make_backbone(*parts, mode_feeds(feeds, "train"), updates, source.tables),
+        evaluation=make_backbone(*parts, mode_feeds(feeds, "eval"), tables=source.tables),
     )
