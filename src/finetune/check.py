@@ -10,10 +10,10 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Recipe
+from finetune.recipe import Head, Recipe, named_heads
 
 DATA_KINDS = ("images", "arrays", "synthetic")
-HEAD_KINDS = ("linear",)
+HEAD_KINDS = ("linear", "mlp", "conv")
 LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
@@ -43,9 +43,10 @@ def check(recipe: Recipe) -> None:
     Raises:
       UserError: naming the key, the value and what is allowed.
     """
-    _one_of("head.kind", recipe.head.kind, HEAD_KINDS)
-    _one_of("head.pool", recipe.head.pool, POOLS)
-    _one_of("head.loss", recipe.head.loss, LOSSES)
+    if recipe.heads and recipe.head != Head():
+        raise UserError("recipe", "head", "given together with heads", "move it into heads")
+    for key, head in named_heads(recipe).items():
+        _head("head" if not recipe.heads else f"heads.{key}", head)
     _one_of("data.kind", recipe.data.kind, DATA_KINDS)
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
@@ -56,11 +57,11 @@ def check(recipe: Recipe) -> None:
     _trust(recipe.source.trust)
     _rename(recipe.source.rename)
     _allow_missing(recipe.source.allow_missing)
-    _scope(recipe.head.name)
     _stop_gradient(recipe.stop_gradient)
     _learn(recipe.learn)
 
-    _number("head.classes", recipe.head.classes, least=2)
+    _number("distill.weight", recipe.distill.weight, above=0)
+    _number("distill.temperature", recipe.distill.temperature, above=0)
     if recipe.data.kind != "synthetic" and not recipe.data.path:
         raise UserError("recipe", "data.path", f"not given, and data.kind is {recipe.data.kind}", "add data.path=…")
     _share("data.holdout", recipe.data.holdout)
@@ -79,6 +80,44 @@ def check(recipe: Recipe) -> None:
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)
     _number("checkpoint.keep_every_hours", recipe.checkpoint.keep_every_hours, above=0)
     _number("run.seed", recipe.run.seed, least=0)
+
+
+def _head(key: str, head: Head) -> None:
+    _one_of(f"{key}.kind", head.kind, HEAD_KINDS)
+    _one_of(f"{key}.pool", head.pool, POOLS)
+    _one_of(f"{key}.loss", head.loss, LOSSES)
+    _scope(f"{key}.name", head.name)
+    _number(f"{key}.classes", head.classes, least=2)
+    _number(f"{key}.weight", head.weight, above=0)
+    _number(f"{key}.focal", head.focal, least=0)
+    _share(f"{key}.dropout", head.dropout)
+    _share(f"{key}.label_smoothing", head.label_smoothing)
+    for number, size in enumerate(head.hidden):
+        _number(f"{key}.hidden[{number}]", size, least=1)
+    if head.kind == "linear" and head.hidden:
+        raise UserError("recipe", f"{key}.hidden", "a linear head has no hidden layers", f"set {key}.kind=mlp")
+    if head.kind != "linear" and not head.hidden:
+        what = f"not given, and {key}.kind is {head.kind}"
+        raise UserError("recipe", f"{key}.hidden", what, f"e.g. {key}.hidden=[256]")
+    if head.loss not in ("softmax", "sigmoid"):
+        for word in ("label_smoothing", "class_weights", "focal", "classes"):
+            if getattr(head, word) not in (None, 0.0):
+                raise UserError("recipe", f"{key}.{word}", f"means nothing for {head.loss}", "leave it out")
+    _class_weights(f"{key}.class_weights", head.class_weights)
+    if head.reuse.kernel is not None and (head.kind != "linear" or head.loss not in ("softmax", "sigmoid")):
+        raise UserError("recipe", f"{key}.reuse", "only a linear head of classes has rows to reuse", "leave it out")
+    if head.reuse.kernel is not None and not isinstance(head.reuse.labels, (str, list)):
+        what = "the names of the old classes are needed, in their order"
+        raise UserError("recipe", f"{key}.reuse.labels", what, "give a list, or a file with one a line")
+
+
+def _class_weights(key: str, value: Any) -> None:
+    if value is None or value == "balanced":
+        return
+    numbers = value.values() if isinstance(value, dict) else ()
+    if not numbers or not all(isinstance(w, (int, float)) and math.isfinite(w) and w >= 0 for w in numbers):
+        what = f"{value!r} is neither balanced nor a weight for each class"
+        raise UserError("recipe", key, what, "e.g. {coat: 1, dress: 2}")
 
 
 def _length(steps: int | None, epochs: float | None) -> None:
@@ -118,10 +157,10 @@ def _filled(key: str, value: str) -> None:
         raise UserError("recipe", key, "is empty", f"write {key}=…")
 
 
-def _scope(name: str) -> None:
+def _scope(key: str, name: str) -> None:
     if not _SCOPE.fullmatch(name):
         what = f"'{name}' cannot be the scope of TensorFlow variables"
-        raise UserError("recipe", "head.name", what, "use letters, digits, _ . - /, with a letter, digit or dot first")
+        raise UserError("recipe", key, what, "use letters, digits, _ . - /, with a letter, digit or dot first")
 
 
 def _trust(value: Any) -> None:

@@ -10,10 +10,11 @@ from finetune.errors import UserError
 from finetune.learning.data import Examples, hold_out, read_examples
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
-from finetune.learning.tasks import Task, make_task, with_targets
+from finetune.learning.tasks import Task, make_task, weighed, with_targets
+from finetune.names import tensor_name
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
-from finetune.recipe import Head, Recipe, Train
+from finetune.recipe import Head, Recipe, Train, named_heads
 from finetune.surgery.source import Source, read_source, resized
 from finetune.surgery.variants import Variants, make_variants
 
@@ -50,12 +51,19 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     asked = recipe.source
     wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
-    source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout)
+    heads = named_heads(recipe)
+    also = {f"heads.{name}.cut": head.cut for name, head in heads.items() if head.cut is not None}
+    also |= {"distill.tensor": recipe.distill.tensor} if recipe.distill.tensor is not None else {}
+    parts = (recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
+    source = read_source(asked.path, *parts)
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = resized(source, batch_sizes, recipe.data.image_size)
-    _check_scope(source, recipe.head.name)
+    for name in heads:
+        _check_scope(source, name)
     variants = make_variants(source, recipe.stop_gradient, recipe.learn)
-    heads = {recipe.head.name: recipe.head}
+    if recipe.distill.tensor is not None and not variants.rates():
+        what = "nothing that the old logits depend on learns, so they stay as they are"
+        raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
     tasks, training, held_out = _examples(source, recipe, heads)
     steps = recipe.train.steps
     if steps is None:
@@ -82,11 +90,17 @@ def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tupl
         examples, apart = synthetic(source, heads, columns, recipe.run.seed), None
     else:
         examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())))
-    tasks = tuple(make_task(name, head, source.cut, columns[name], examples) for name, head in heads.items())
+    tasks = [
+        make_task(name, head, tensor_name(head.cut or source.cut), columns[name], examples)
+        for name, head in heads.items()
+    ]
     examples = with_targets(examples, tasks)
     if apart is None:
-        return (tasks, *hold_out(examples, recipe.data.holdout))
-    return tasks, examples, with_targets(apart, tasks, "data.eval_path")
+        training, held_out = hold_out(examples, recipe.data.holdout)
+    else:
+        training, held_out = examples, with_targets(apart, tasks, "data.eval_path")
+    weighing = ((task, heads[task.name].class_weights, training.targets[task.name]) for task in tasks)
+    return tuple(weighed(*words, f"{words[0].name}.class_weights") for words in weighing), training, held_out
 
 
 def _check_scope(source: Source, scope: str) -> None:

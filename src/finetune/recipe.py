@@ -30,14 +30,40 @@ class Source:
 
 
 @dataclass
+class Reuse:
+    """The rows of the source's old head with which a linear head starts where both know a class by the same name."""
+
+    kernel: Optional[str] = None  # a tensor of the checkpoint, such as fc8/weights; None: every class starts anew
+    bias: Optional[str] = None
+    labels: Any = None  # the old classes in their order: a list, or a file with one a line
+
+
+@dataclass
+class Distill:
+    """The old task, kept by learning what the source said (Li and Hoiem 2016, "Learning without forgetting")."""
+
+    tensor: Optional[str] = None  # the old logits, such as fc8:0; None: nothing is kept
+    weight: float = 1.0  # what they count for in the loss
+    temperature: float = 2.0  # by which the logits are divided: higher, and small probabilities count more
+
+
+@dataclass
 class Head:
     """The new layers behind a cut."""
 
-    kind: str = "linear"
+    kind: str = "linear"  # linear, mlp (hidden layers) or conv (1×1 convolutions on a map, then its mean)
+    hidden: list[int] = field(default_factory=list)  # the widths of the layers before the last, for mlp and conv
+    dropout: float = 0.0  # the share of what each layer reads that is dropped in training
+    cut: Optional[str] = None  # the tensor that it stands on; None: the recipe's cut
     classes: Optional[int] = None  # None: as many as the data has
     # softmax: one class each; sigmoid: any number of classes each; squared, absolute, huber: numbers
     loss: str = "softmax"
+    label_smoothing: float = 0.0  # the share of each target that goes to all classes, in training
+    class_weights: Any = None  # balanced, or a weight for each class by name: what its examples count, in training
+    focal: float = 0.0  # gamma of the focal loss: how much less examples count that are right already, in training
+    weight: float = 1.0  # what it counts for in the loss of several heads
     labels: Optional[str] = None  # the column of the examples that it learns; None: data.labels
+    reuse: Reuse = field(default_factory=Reuse)
     pool: str = "avg"  # what happens to a cut with space or time left in it: avg, max or flatten
     name: str = "head"  # the scope of the new variables and tensors
 
@@ -107,8 +133,15 @@ class Recipe:
     stop_gradient: Any = True  # True: at the cut; False: nowhere; or a list of tensors
     learn: list[Any] = field(default_factory=list)  # [regex, rate] pairs for variables of the source
     head: Head = field(default_factory=Head)
+    heads: dict[str, Head] = field(default_factory=dict)  # several, by name, in the place of `head`
+    distill: Distill = field(default_factory=Distill)
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     run: Run = field(default_factory=Run)
+
+
+def named_heads(recipe: Recipe) -> dict[str, Head]:
+    """The heads by their names, which are the scopes of what they are made of."""
+    return dict(recipe.heads) or {recipe.head.name: recipe.head}

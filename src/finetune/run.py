@@ -35,11 +35,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
-    from finetune.engine.graft import graft, pair_graph
+    from finetune.engine.graft import OLD, graft, pair_graph
     from finetune.engine.heads import initial_values
     from finetune.engine.proof import prove
+    from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
+    from finetune.learning.distill import with_old_logits
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
@@ -52,10 +54,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, plan.variants.evaluation, plan.variants.feeds, probe()) if source.is_resized else []
-    model = graft(plan.variants, plan.heads, plan.tasks, probe)
+    distill = recipe.distill if recipe.distill.tensor is not None else None
+    model = graft(plan.variants, plan.heads, plan.tasks, probe, distill)
 
     # ---- init from the source, or resume from our own last save.
-    fresh = initial_values(model.new_variables, recipe.run.seed)
+    fresh, reused = with_old_rows(initial_values(model.new_variables, recipe.run.seed), plan.tasks, plan.heads, source)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
@@ -80,7 +83,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.variants.evaluation, pretrained)
-    for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
+    for line in [*report.opening(plan, model, saved, started, proof), *sized, *reused, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -116,10 +119,15 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     share = plan.share_of_rate(recipe.train)
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
+    training = batches.training_batches(
+        plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed
+    )
+    if model.teacher is not None:
+        training = with_old_logits(training, model.teacher, pretrained, OLD)
     tell.progress(start, stop)
     loop(
         make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
-        batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
+        training,
         start,
         stop,
         Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),

@@ -59,7 +59,7 @@ def read(folder: Path, source: Any, values: Mapping[str, Any] | None = None, **w
 
 def features(source: Source, batch: np.ndarray = X) -> np.ndarray:
     """What the source gives at the cut, as the engine computes it."""
-    backbone = make_backbone(source.whole, source.cut, source.inputs, source.feeds)
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, source.feeds)
     values = {f"variable/{name}": value for name, value in read_values(source).items()}
     return as_function(features_program(backbone))({**values, "input/x": batch})["features"].numpy()
 

@@ -171,7 +171,7 @@ _NO_HEAD = Graft("head", {}, flatten=lambda features: features, apply=lambda fea
 
 def features_of(source: Source, feeds: Mapping[str, Any]) -> Callable[..., np.ndarray]:
     """The features at the cut under some mode feeds, as a function of the batch and of a seed."""
-    backbone = make_backbone(source.whole, source.cut, source.inputs, feeds)
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, feeds)
     program = as_function(forward_program(backbone, [_NO_HEAD]), ["features"])
     values = {name: tf.constant(value) for name, value in read_values(source).items()}
 

@@ -90,7 +90,7 @@ def write(golden: Golden, source: Source, folder: Path, **head: Any) -> Written:
 def ours(golden: Golden, written: Written, phase: str) -> Arrays:
     """Features, logits and probabilities by the engine."""
     source = written.source
-    backbone = make_backbone(source.whole, source.cut, source.inputs, mode_feeds(source.feeds, phase))
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, mode_feeds(source.feeds, phase))
     program = as_function(forward_program(backbone, written.model.grafts), OUTPUTS)
     return arrays(program(arguments(written.values, golden.batch)))
 

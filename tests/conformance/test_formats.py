@@ -29,8 +29,6 @@ tf1 = tf.compat.v1
 SAVED = ["dense_resource", "embedding", "dict_saver"]  # resources, pieces of a variable, a Saver with names of its own
 FROZEN = ["conv_ref", "bn_cond", "rnn_while"]  # dropout, batch norm in branches, a loop
 
-TASKS = [softmax_of(CLASSES, "")]
-
 
 def saved_model(golden: Golden, folder: Path) -> Path:
     with live(golden) as session:
@@ -63,7 +61,7 @@ def written(golden: Golden, source: Source, folder: Path) -> Path:
     model = graft(
         make_variants(source, True, ()),
         {"head": Head()},
-        TASKS,
+        [softmax_of(CLASSES, golden.cut)],
         partial(arguments, pretrained, golden.batch),
     )
     values = {**pretrained, **dict(zip(model.new_variables, golden.head.values(), strict=True))}
@@ -136,7 +134,7 @@ def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
         model = graft(
             make_variants(source, False, ()),
             {"head": Head()},
-            TASKS,
+            [softmax_of(CLASSES, golden.cut)],
             partial(arguments, values, golden.batch),
         )
         values |= dict(zip(model.new_variables, golden.head.values(), strict=True))
@@ -150,6 +148,6 @@ def test_a_loop_without_a_context_is_named_where_a_gradient_would_have_to_pass_i
     source = source_of(GOLDENS["rnn_while"])
     bare = replace(source, whole=replace(source.whole, whiles=()), below=replace(source.below, whiles=()))
     with pytest.raises(UserError) as caught:
-        graft(make_variants(bare, False, ()), {"head": Head()}, TASKS)
+        graft(make_variants(bare, False, ()), {"head": Head()}, [softmax_of(CLASSES, bare.cut)])
     assert "learn: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
-    graft(make_variants(bare, True, ()), {"head": Head()}, TASKS)
+    graft(make_variants(bare, True, ()), {"head": Head()}, [softmax_of(CLASSES, bare.cut)])

@@ -200,7 +200,7 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
     about = json.loads(result.stdout)
     assert "error" not in about, about["error"]
     assert about["without_gradient"] == []
-    backbone = make_backbone(source.whole, golden.cut, golden.inputs, golden.feeds["eval"])
+    backbone = make_backbone(source.whole, [golden.cut], golden.inputs, golden.feeds["eval"])
     ours = as_function(forward_program(backbone, model.grafts), ["features", "head/probabilities"])
     with np.load(tmp_path / "out.npz") as found:
         assert found["0/StatefulPartitionedCall:1"].tobytes() == found["0/features:0"][:, 5:7].tobytes()
@@ -221,7 +221,7 @@ def test_a_branch_that_the_feeds_decide_is_taken(source_and_answers: tuple[Golde
     golden, _ = source_and_answers
     source = source_of(golden, "drop:0")
     off, on = (
-        make_backbone(source.whole, "drop:0", golden.inputs, {"training:0": training}) for training in (False, True)
+        make_backbone(source.whole, ["drop:0"], golden.inputs, {"training:0": training}) for training in (False, True)
     )
     ops = [{n.op for n in b.graph.nodes.values()} for b in (off, on)]
     assert [("StatelessRandomUniform" in each) for each in ops] == [False, True]

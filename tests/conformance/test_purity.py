@@ -35,7 +35,7 @@ def surroundings(golden: Golden, source: Source) -> dict[str, Any]:
 
 
 def backbone_of(golden: Golden, source: Source) -> Backbone:
-    return make_backbone(source.whole, source.cut, source.inputs, golden.feeds[golden.phases[-1]], source.updates)
+    return make_backbone(source.whole, [source.cut], source.inputs, golden.feeds[golden.phases[-1]], source.updates)
 
 
 @every_golden
@@ -62,7 +62,7 @@ def test_surgery_done_twice_gives_the_same_bytes(golden: Golden):
     """Whatever was done to the same source in between."""
     source = source_of(golden)
     first = content(to_meta(backbone_of(golden, source).graph))
-    make_backbone(source.whole, source.cut, source.inputs, golden.feeds["eval"])
+    make_backbone(source.whole, [source.cut], source.inputs, golden.feeds["eval"])
     with live(golden):  # nor does it matter which graph is the default one
         assert content(to_meta(backbone_of(golden, source).graph)) == first
     assert content(to_meta(backbone_of(golden, source_of(golden)).graph)) == first

@@ -95,12 +95,12 @@ def arguments(source: Source, count: int) -> dict[str, Any]:
 
 
 def features(source: Source, given: dict[str, Any]) -> np.ndarray:
-    backbone = make_backbone(source.whole, source.cut, source.inputs, {})
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, {})
     return as_function(features_program(backbone))({n: tf.constant(v) for n, v in given.items()})["features"].numpy()
 
 
 def checked(source: Source, given: dict[str, Any]) -> list[str]:
-    return rows.check_sizes(source, make_backbone(source.whole, source.cut, source.inputs, {}), {}, given)
+    return rows.check_sizes(source, make_backbone(source.whole, [source.cut], source.inputs, {}), {}, given)
 
 
 @pytest.mark.parametrize("count", [3, 6])

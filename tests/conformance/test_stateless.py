@@ -28,7 +28,7 @@ SIGMAS = 5
 @every_golden
 def test_only_what_is_random_depends_on_the_seed(golden: Golden):
     source = source_of(golden)
-    backbone = make_backbone(source.whole, source.cut, source.inputs, golden.feeds["eval"])
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, golden.feeds["eval"])
     drawn = random_nodes(source.below)
     assert bool(drawn) == (SEED in backbone.graph.nodes) == (golden.name in RANDOM)
     assert random_nodes(backbone.graph) == []
@@ -171,9 +171,9 @@ def test_every_draw_is_another_wherever_it_is_made(build: Callable[[], None], x:
     with control_flow_v1(), tf.Graph().as_default() as written:
         build()
         meta = MetaGraphDef.FromString(tf1.train.export_meta_graph(graph=written).SerializeToString())
-    backbone = make_backbone(from_meta(meta), "out:0", {"x": "x:0"}, {})
+    backbone = make_backbone(from_meta(meta), ["out:0"], {"x": "x:0"}, {})
     with control_flow_v1(), tf.Graph().as_default() as plain, tf1.Session() as session:
-        out = import_graph(backbone)
+        out = import_graph(backbone)["out:0"]
         (slope,) = tf1.gradients(out, [plain.get_tensor_by_name("x:0")])
 
         def draw(*seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ EXPECTED = [[6, 8], [2, 4], [0, 0], [0, 0]]
 
 
 def test_the_engine_looks_up_what_the_source_would(source: Source):
-    backbone = make_backbone(source.whole, source.cut, source.inputs, {}, tables=source.tables)
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, {}, tables=source.tables)
     features = as_function(features_program(backbone))
     values = {f"variable/{name}": value for name, value in read_values(source).items()}
     assert features({**values, "input/words": WORDS})["features"].numpy().tolist() == EXPECTED

@@ -461,9 +461,9 @@ def scalar_model(source: Source) -> Model:
     flatten = partial(heads.flatten, how="expand")
     joined = Graft("head", heads.linear_variables(1, 2), flatten, heads.linear)
     forward = as_function(
-        forward_program(make_backbone(source.whole, source.cut, source.inputs, {}), [joined]), ["features"]
+        forward_program(make_backbone(source.whole, [source.cut], source.inputs, {}), [joined]), ["features"]
     )
-    return Model((joined,), (None,), "", source.inputs, {}, forward, forward, {}, frozenset())
+    return Model((joined,), {"op_to_restore:0": (None,)}, "", source.inputs, {}, forward, forward, {}, frozenset())
 
 
 def write(folder: Path, source: Source, model: Model) -> dict[str, Any]:
@@ -543,7 +543,7 @@ def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) 
         [softmax_of(2, source.cut)],
         probe=lambda: {**values, **batch},
     )
-    assert model.feature_shape == (None,)
+    assert model.shapes == {"op_to_restore:0": (None,)}
     head = {f"variable/{name}": value for name, value in heads.initial_values(model.new_variables, 0).items()}
     found = model.forward({**values, **head, **batch, "target/head": np.int64([0, 1])})
     logits = np.float32([[24], [60]]) @ head["variable/head/kernel"] + head["variable/head/bias"]
@@ -625,7 +625,7 @@ def test_5_and_8_the_engine_answers_as_a_tensorflow_1_session_did(name: str) -> 
     source = truth.source()
     assert {v.name: v.key for v in source.variables} == truth.about["keys"]
     values = {**read_values(source), **{n: truth.answers[n] for n in ("head/kernel", "head/bias")}}
-    backbone = make_backbone(source.whole, source.cut, source.inputs, source.feeds)
+    backbone = make_backbone(source.whole, [source.cut], source.inputs, source.feeds)
     width, classes = truth.answers["head/kernel"].shape
     joined = Graft("head", heads.linear_variables(width, classes), partial(heads.flatten, how="as_is"), heads.linear)
     fed = {f"variable/{name}": tf.constant(value) for name, value in values.items()}

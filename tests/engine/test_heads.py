@@ -50,3 +50,47 @@ def test_initial_values_depend_on_the_seed_and_on_nothing_else():
     assert not np.array_equal(first["head/kernel"], other["head/kernel"])
     assert np.abs(first["head/kernel"]).max() <= np.sqrt(6 / 104)
     assert not first["head/bias"].any()
+
+
+RNG = np.random.default_rng(3)
+
+
+def values(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    return {name: RNG.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def test_hidden_layers_stand_before_the_linear_one():
+    shapes, apply = HEADS["mlp"]
+    assert shapes(5, 2, [7, 3]) == {
+        "hidden_1/kernel": (5, 7),
+        "hidden_1/bias": (7,),
+        "hidden_2/kernel": (7, 3),
+        "hidden_2/bias": (3,),
+        "kernel": (3, 2),
+        "bias": (2,),
+    }
+    w, x = values(shapes(5, 2, [7, 3])), RNG.normal(size=(4, 5)).astype(np.float32)
+    hidden = relu(relu(x @ w["hidden_1/kernel"] + w["hidden_1/bias"]) @ w["hidden_2/kernel"] + w["hidden_2/bias"])
+    np.testing.assert_allclose(apply(tf.constant(x), w), hidden @ w["kernel"] + w["bias"], rtol=1e-4)
+
+
+def test_convolutions_see_the_map_before_its_mean():
+    shapes, apply = HEADS["conv"]
+    w, x = values(shapes(5, 2, [7])), RNG.normal(size=(4, 3, 6, 5)).astype(np.float32)
+    assert w["hidden_1/kernel"].shape == (1, 1, 5, 7)
+    hidden = relu(x @ w["hidden_1/kernel"][0, 0] + w["hidden_1/bias"]).mean((1, 2))
+    np.testing.assert_allclose(apply(tf.constant(x), w), hidden @ w["kernel"] + w["bias"], rtol=1e-4)
+    assert flattening((None, 3, 6, 5), "avg", maps=True).how == "map"
+    with pytest.raises(UserError, match="'conv' needs maps"):
+        flattening((None, 5), "avg", maps=True)
+
+
+def test_dropout_is_before_every_layer():
+    shapes, apply = HEADS["mlp"]
+    w, seen = values(shapes(5, 2, [7])), []
+    apply(tf.ones([4, 5]), w, lambda x: seen.append(tuple(x.shape)) or x)
+    assert seen == [(4, 5), (4, 7)]

@@ -22,7 +22,7 @@ def drawn(source: Graph, at: str = "out:0", barriers: Sequence[str] = (), inputs
     below = cut(source, [at], inputs)
     found = find_variables(meta_of(below), below)
     shapes = {v.name: tuple(n or 1 for n in v.shape or ()) for v in found}
-    fates = freeze.decide(found, [], freeze.behind(below, at, barriers), [], set(), freeze.blocked(below, barriers))
+    fates = freeze.decide(found, [], freeze.behind(below, [at], barriers), [], set(), freeze.blocked(below, barriers))
     return diagram(below, at, inputs, fates, shapes, barriers)
 
 
@@ -124,7 +124,7 @@ def of_golden(name: str, whole: bool = True) -> Diagram:
     below = cut(known.graph, [known.cut], [*inputs, *known.feeds["eval"]])
     found = find_variables(known.meta, below)
     shapes = {v.name: tuple(n or 1 for n in v.shape or ()) for v in found}
-    fates = freeze.decide(found, [], freeze.behind(below, known.cut, []), [], set())
+    fates = freeze.decide(found, [], freeze.behind(below, [known.cut], []), [], set())
     drawing = diagram(below, known.cut, inputs, fates, shapes, [])
     return drawing if whole else short(drawing)
 

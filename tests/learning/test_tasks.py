@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.learning.data import Examples
-from finetune.learning.tasks import Task, majority, make_task, with_targets
+from finetune.learning.tasks import Task, majority, make_task, weighed, with_targets
 from finetune.recipe import Head
 from tests.graphs import refusal
 
@@ -130,3 +130,28 @@ def test_numbers_that_are_none_are_refused():
     assert refusal(made, ["a"], loss="squared").what == "'labels' is object [1]"
     error = refusal(targets, made(np.ones((3, 4)), loss="squared"), np.ones((3, 2)))
     assert error.what == "'labels' has 2 values a row, training has 4"
+
+
+# ---- class weights
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = ["a", "a", "a", "b"]
+    task = made(labels)
+    assert weighed(task, "balanced", targets(task, labels), "w").weights == pytest.approx((4 / (2 * 3), 4 / (2 * 1)))
+
+
+def test_balanced_weights_of_several_classes_are_the_others_for_each_one():
+    hot = np.array([[1, 0], [1, 1], [1, 0], [0, 0]])
+    task = made(hot, loss="sigmoid")
+    assert weighed(task, "balanced", targets(task, hot), "w").weights == pytest.approx((1 / 3, 3.0))
+
+
+def test_weights_by_name():
+    assert weighed(made(["cat", "dog"]), {"dog": 3}, np.array([0, 1]), "head.class_weights").weights == (1.0, 3.0)
+    error = refusal(weighed, made(["cat", "dog"]), {"dogs": 3}, np.array([0, 1]), "head.class_weights")
+    assert (error.where, error.what, error.todo) == (
+        "head.class_weights",
+        "there is no class 'dogs'",
+        "did you mean dog?",
+    )

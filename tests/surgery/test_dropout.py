@@ -48,7 +48,7 @@ def test_noise_that_is_added_is_no_dropout():
 @every_golden
 def test_no_dropout_of_a_golden_draws_any_more(name):
     about = golden(name)
-    arguments = (about.cut, about.inputs, about.feeds["train"])
+    arguments = ([about.cut], about.inputs, about.feeds["train"])
     drawn = make_backbone(about.graph, *arguments).draws
     still = make_backbone(without_dropout(about.graph), *arguments).draws
     assert all("dropout" in draw for draw in drawn)

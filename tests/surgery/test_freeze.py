@@ -23,7 +23,7 @@ def layers():
 
 
 def reached(*stops: str) -> set[str]:
-    return {name for name in behind(layers(), "fc:0", stops) if name.endswith("/w")}
+    return {name for name in behind(layers(), ["fc:0"], stops) if name.endswith("/w")}
 
 
 ALL = {"conv1/w", "conv2/w", "fc/w"}
@@ -33,13 +33,13 @@ ALL = {"conv1/w", "conv2/w", "fc/w"}
 
 
 def test_true_is_a_barrier_at_the_cut_and_false_is_none():
-    assert barriers(layers(), "fc:0", True) == ["fc:0"]
-    assert barriers(layers(), "fc:0", False) == []
+    assert barriers(layers(), ["fc:0"], True) == ["fc:0"]
+    assert barriers(layers(), ["fc:0"], False) == []
 
 
 def test_a_list_is_a_barrier_at_each_of_its_tensors():
-    assert barriers(layers(), "fc:0", ["sum", "conv1:0"]) == ["sum:0", "conv1:0"]
-    assert barriers(layers(), "fc:0", []) == []
+    assert barriers(layers(), ["fc:0"], ["sum", "conv1:0"]) == ["sum:0", "conv1:0"]
+    assert barriers(layers(), ["fc:0"], []) == []
 
 
 def test_a_barrier_that_the_graph_does_not_have_is_refused():
@@ -67,13 +67,13 @@ def test_a_variable_is_blocked_by_the_nearest_barrier_on_each_way():
 
 def test_a_barrier_at_one_output_lets_the_others_pass():
     source = graph(variable("w", 4), node("split", "Split", "w"), node("out", "Add", "split", "split:1"))
-    assert "w" in behind(source, "out:0", ["split:0"])
-    assert "w" not in behind(source, "out:0", ["split:0", "split:1"])
+    assert "w" in behind(source, ["out:0"], ["split:0"])
+    assert "w" not in behind(source, ["out:0"], ["split:0", "split:1"])
 
 
 def test_gradients_reach_into_branches_and_loops():
-    assert {"a", "b"} <= behind(cond_graph(), "out:0", [])
-    assert "w" in behind(loop_graph(), "out:0", [])
+    assert {"a", "b"} <= behind(cond_graph(), ["out:0"], [])
+    assert "w" in behind(loop_graph(), ["out:0"], [])
 
 
 # ---- rules
@@ -198,15 +198,15 @@ def test_statistics_follow_their_layer(name):
     below = cut(source.graph, [source.cut])
     updates = find_updates(source.meta, source.graph, below)
     every = {u.variable for u in updates}
-    assert live_updates(source.graph, below, updates, behind(below, source.cut, [])) == every
-    assert live_updates(source.graph, below, updates, behind(below, source.cut, [source.cut])) == set()
+    assert live_updates(source.graph, below, updates, behind(below, [source.cut], [])) == every
+    assert live_updates(source.graph, below, updates, behind(below, [source.cut], [source.cut])) == set()
 
 
 def test_statistics_below_a_barrier_stay_and_those_above_it_move():
     source = golden("bn_cond")
     below = cut(source.graph, [source.cut])
     updates = find_updates(source.meta, source.graph, below)
-    free = behind(below, source.cut, ["block1/Relu6:0"])
+    free = behind(below, [source.cut], ["block1/Relu6:0"])
     live = live_updates(source.graph, below, updates, free)
     assert live == {"block2/bn/moving_mean", "block2/bn/moving_variance"}
     decided = decide(find_variables(source.meta, below), [], free, updates, live)

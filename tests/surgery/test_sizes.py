@@ -17,7 +17,7 @@ BATCH = 4
 
 
 def freed(*nodes: Any, at: str = "out:0") -> Any:
-    return with_free_batch(graph(fed("x", BATCH, 3), *nodes), at, ["x:0"], [], BATCH)
+    return with_free_batch(graph(fed("x", BATCH, 3), *nodes), [at], ["x:0"], [], BATCH)
 
 
 def size_of(source: Any, tensor: str) -> list[int]:
@@ -26,7 +26,7 @@ def size_of(source: Any, tensor: str) -> list[int]:
 
 def test_inputs_are_opened_and_the_graph_that_was_given_stays_as_it_was():
     before = graph(fed("x", BATCH, 3), node("out", "Relu", "x"))
-    after = with_free_batch(before, "out:0", ["x:0"], [], BATCH)
+    after = with_free_batch(before, ["out:0"], ["x:0"], [], BATCH)
     assert (size_of(before, "x:0"), size_of(after, "x:0")) == ([BATCH, 3], [-1, 3])
 
 
@@ -99,7 +99,7 @@ def test_goldens_take_any_number_of_examples(name):
 def test_another_image_size_forgets_what_was_recorded_of_the_cut():
     images = fed("x", None, 28, 28, 3)
     source = graph(images, node("out", "Relu", "x", _output_shapes=shapes([None, 28, 28, 3])))
-    found = with_image_size(source, "out:0", "x:0", [40, 32])
+    found = with_image_size(source, ["out:0"], "x:0", [40, 32])
     assert size_of(found, "x:0") == [-1, 40, 32, 3]
     assert "_output_shapes" not in found.nodes["out"].attr
     assert size_of(source, "x:0") == [-1, 28, 28, 3]

@@ -145,7 +145,7 @@ def test_an_assert_in_a_function_becomes_nothing():
 def test_what_a_backbone_is_made_of_is_allowed(name):
     about = golden(name)
     for phase in ("train", "eval"):
-        check_graph(make_backbone(about.graph, about.cut, about.inputs, about.feeds[phase]).graph)
+        check_graph(make_backbone(about.graph, [about.cut], about.inputs, about.feeds[phase]).graph)
 
 
 def test_every_op_of_this_tensorflow_is_allowed_or_refused_for_a_reason():

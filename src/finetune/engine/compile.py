@@ -7,7 +7,9 @@ cannot differentiate V1 loops; a plain graph can, provided control flow v2 is of
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import control_flow_util
 
 from finetune.engine.losses import LOSSES, Loss
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
 from finetune.graph import Graph, ancestors, to_meta
 from finetune.names import node_of
 from finetune.protos import GraphDef
@@ -35,19 +37,22 @@ _BARRIER = "put a gradient barrier above it with stop_gradient"
 class Graft:
     """A head to put on a backbone.
 
-    `apply(features, variables)` gives logits; `shapes` are those of its variables, by name inside `scope`. `loss` says
-    how wrong they are in the evaluation; in training that is `objective` where it differs. `target` is the dtype and
-    shape of what is learnt, and `weight` what the head counts for in the loss of all heads.
+    `apply(features, variables)` gives logits from the features at `cut`, the first if it names none; with `dropout` it
+    takes a third argument in training, a function that drops. `shapes` are those of the variables, by name inside
+    `scope`. `loss` says how wrong logits are in the evaluation; in training that is `objective` where it differs.
+    `target` is the dtype and shape of what is learnt, and `weight` what the head counts for in the loss of all heads.
     """
 
     scope: str
     shapes: Mapping[str, tuple[int, ...]]
     flatten: Callable[[Any], Any]
-    apply: Callable[[Any, Mapping[str, Any]], Any]
+    apply: Callable[..., Any]
     loss: Loss = LOSSES["softmax"]
     objective: Callable[[Any, Any], Any] | None = None
     target: tuple[Any, tuple[int | None, ...]] = (tf.int64, (None,))
     weight: float = 1.0
+    cut: str = ""
+    dropout: float = 0.0  # of what its layers read, in training
 
     @property
     def variables(self) -> dict[str, tuple[int, ...]]:
@@ -96,35 +101,41 @@ def check_attributes(graph: Graph) -> None:
                 raise UserError("source", node.name, what, "use a newer TensorFlow, or cut below this node")
 
 
-def import_graph(backbone: Backbone) -> Any:
-    """Imports into the current plain graph; gives the tensor at the cut, its shape as known as it can be."""
+def import_graph(backbone: Backbone) -> dict[str, Any]:
+    """Imports into the current plain graph; gives the tensor at each cut, its shape as known as it can be."""
     check_attributes(backbone.graph)
     try:
         tf.compat.v1.train.import_meta_graph(to_meta(backbone.graph))
     except (ValueError, tf.errors.OpError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError("source", "cut", f"TensorFlow refuses the graph below '{backbone.cut}'", first) from error
-    tensor = tf.compat.v1.get_default_graph().get_tensor_by_name(backbone.cut)
-    if backbone.shape is not None:
+        what = f"TensorFlow refuses the graph below {shortlist([repr(at) for at in backbone.shapes])}"
+        raise UserError("source", "cut", what, first) from error
+    plain = tf.compat.v1.get_default_graph()
+    features = {at: plain.get_tensor_by_name(at) for at in backbone.shapes}
+    for at, shape in backbone.shapes.items():
         # A recorded batch size is the author's; only the sizes behind it describe the feature.
-        known = [None, *backbone.shape[1:]] if backbone.shape else []
-        if tensor.shape.rank in (None, len(known)):
+        known = [None, *shape[1:]] if shape else []
+        if shape is not None and features[at].shape.rank in (None, len(known)):
             with suppress(ValueError):  # a new input size has changed it, and inference knows better
-                tensor.set_shape(known)
-    return tensor
+                features[at].set_shape(known)
+    return features
 
 
-def feature_shape(backbone: Backbone) -> tuple[int | None, ...] | None:
-    """The static shape of the cut."""
+def feature_shapes(backbone: Backbone) -> dict[str, tuple[int | None, ...] | None]:
+    """The static shape of each cut."""
     with control_flow_v1(), tf.Graph().as_default():
-        shape = import_graph(backbone).shape
-        return None if shape.rank is None else tuple(shape.as_list())
+        shapes = {at: features.shape for at, features in import_graph(backbone).items()}
+        return {at: None if shape.rank is None else tuple(shape.as_list()) for at, shape in shapes.items()}
 
 
 def features_program(backbone: Backbone) -> Program:
-    """The features alone, from inputs and variables."""
+    """The features alone, from inputs and variables: `features` at the first cut, and features/CUT at each."""
     with control_flow_v1(), tf.Graph().as_default() as graph:
-        return _program(graph, backbone, {"features": import_graph(backbone)})
+        return _program(graph, backbone, _named(import_graph(backbone)))
+
+
+def _named(features: Mapping[str, Any]) -> dict[str, Any]:
+    return {"features": next(iter(features.values())), **{f"features/{at}": t for at, t in features.items()}}
 
 
 def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
@@ -134,7 +145,7 @@ def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
     """
     with control_flow_v1(), tf.Graph().as_default() as graph:
         features = import_graph(backbone)
-        outputs = {"features": features}
+        outputs = _named(features)
         for graft in grafts:
             flat, logits, targets = _head(graft, features)
             outputs[f"{graft.scope}/features"] = flat
@@ -161,11 +172,10 @@ def step_program(
     """
     with control_flow_v1(), tf.Graph().as_default() as graph:
         features = import_graph(backbone)
-        if backbone.cut in barriers:
-            features = tf.stop_gradient(features)
+        features = {at: tf.stop_gradient(tensor) if at in barriers else tensor for at, tensor in features.items()}
         outputs, losses = {}, {}
         for graft in grafts:
-            _, logits, targets = _head(graft, features)
+            _, logits, targets = _head(graft, features, training=True)
             objective = tf.reduce_mean((graft.objective or graft.loss.of)(logits, targets))
             losses[f"{graft.scope}/loss"] = objective if graft.weight == 1.0 else graft.weight * objective
             outputs[f"{graft.scope}/logits"] = logits
@@ -183,13 +193,32 @@ def step_program(
         return _program(graph, backbone, outputs)
 
 
-def _head(graft: Graft, features: Any) -> tuple[Any, Any, Any]:
+def _head(graft: Graft, features: Mapping[str, Any], training: bool = False) -> tuple[Any, Any, Any]:
     """The features as the head reads them, its logits, and the placeholder of its targets."""
     targets = tf.compat.v1.placeholder(*graft.target, TARGETS + graft.scope)
     head = {n: tf.compat.v1.placeholder(tf.float32, s, f"{graft.scope}/{n}") for n, s in graft.shapes.items()}
-    flat = graft.flatten(features)
+    flat = graft.flatten(features[graft.cut] if graft.cut else next(iter(features.values())))
     with tf.name_scope(f"{graft.scope}/"):
+        if training and graft.dropout:
+            return flat, graft.apply(flat, head, _dropout(graft)), targets
         return flat, graft.apply(flat, head), targets
+
+
+def _dropout(graft: Graft) -> Callable[[Any], Any]:
+    """Dropout that is a function of the step's seed, of the head, and of how often it was asked for before."""
+    graph = tf.compat.v1.get_default_graph()
+    try:
+        seed = graph.get_tensor_by_name(f"{SEED}:0")
+    except KeyError:  # nothing in the backbone draws
+        with tf.name_scope(""):
+            seed = tf.compat.v1.placeholder(tf.int32, [2], SEED)
+    numbers = itertools.count(zlib.crc32(graft.scope.encode()) & 0x7FFFFFFF)
+
+    def drop(tensor: Any) -> Any:
+        own = tf.random.experimental.stateless_fold_in(seed, next(numbers))
+        return tf.nn.experimental.stateless_dropout(tensor, graft.dropout, own)
+
+    return drop
 
 
 def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:

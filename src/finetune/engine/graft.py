@@ -9,17 +9,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from finetune.engine.compile import Graft, as_function, feature_shape, features_program, forward_program, step_program
+from finetune.engine.compile import Graft, as_function, feature_shapes, features_program, forward_program, step_program
 from finetune.engine.heads import HEADS, Flattening, flatten
 from finetune.engine.heads import flattening as flattening_of
-from finetune.engine.losses import LOSSES
+from finetune.engine.losses import LOSSES, distillation, objective
 from finetune.learning.tasks import Task
-from finetune.names import node_of
-from finetune.recipe import Head
+from finetune.names import node_of, tensor_name
+from finetune.recipe import Distill, Head
 from finetune.results.export import make_pair_graph
 from finetune.surgery.backbone import mode_feeds
 from finetune.surgery.source import Source
 from finetune.surgery.variants import Variants
+
+OLD = "old"  # the name of what is kept of the old task, among the losses
 
 Shape = tuple[int | None, ...]
 Probe = Callable[[], Mapping[str, Any]]
@@ -35,7 +37,7 @@ class Model:
     """
 
     grafts: tuple[Graft, ...]
-    feature_shape: tuple[int | None, ...]
+    shapes: Mapping[str, Shape]  # of the cuts
     said: str
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
     feeds: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Model:
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
+    teacher: Function | None = None  # the old logits, where training is to keep them
 
     @property
     def new_variables(self) -> dict[str, tuple[int, ...]]:
@@ -50,7 +53,13 @@ class Model:
         return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
 
-def graft(variants: Variants, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+def graft(
+    variants: Variants,
+    heads: Mapping[str, Head],
+    tasks: Sequence[Task],
+    probe: Probe | None = None,
+    distill: Distill | None = None,
+) -> Model:
     """Joins heads to the source, and compiles both variants.
 
     Args:
@@ -58,38 +67,43 @@ def graft(variants: Variants, heads: Mapping[str, Head], tasks: Sequence[Task], 
       tasks: what each of them learns.
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
+      distill: the old logits that training is to keep, one of the cuts.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
     """
-    shape = feature_shape(variants.evaluation)
-    if probe is not None and (not shape or shape[-1] is None):
-        shape = _probed(variants, shape, probe())
+    shapes = feature_shapes(variants.evaluation)
+    if probe is not None and any(not shape or shape[-1] is None for shape in shapes.values()):
+        shapes = _probed(variants, shapes, probe())
         variants = replace(
             variants,
-            training=replace(variants.training, shape=shape),
-            evaluation=replace(variants.evaluation, shape=shape),
+            training=replace(variants.training, shapes=shapes),
+            evaluation=replace(variants.evaluation, shapes=shapes),
         )
     said, joined = [], []
     for task in tasks:
-        flattening = flattening_of(shape, heads[task.name].pool)
-        said.append(flattening.said)
-        joined.append(_joined(task, heads[task.name], flattening))
+        head = heads[task.name]
+        flattening = flattening_of(shapes[task.cut], head.pool, maps=head.kind == "conv")
+        said.append(f"{task.cut}, {flattening.said}")
+        joined.append(_joined(task, head, flattening))
     rates = {**variants.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
-    step = step_program(variants.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    old = [_old_logits(distill, shapes)] if distill is not None else []
+    step = step_program(variants.training, [*joined, *old], {name: asked.get(name, True) for name in rates}, barriers)
     forward = forward_program(variants.evaluation, joined)
+    outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
     return Model(
         grafts=tuple(joined),
-        feature_shape=shape or (),
+        shapes={at: shape or () for at, shape in shapes.items()},
         said="; ".join(dict.fromkeys(said)),
         inputs=variants.evaluation.inputs,
         feeds=variants.feeds,
-        forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
+        forward=as_function(forward, outputs),
         step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in variants.training.updates),
+        teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
     )
 
 
@@ -97,14 +111,48 @@ def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
     variables_of, apply = HEADS[head.kind]
     target = (tf.int64, (None,)) if task.is_exclusive else (tf.float32, (None, task.outputs))
     flat = partial(flatten, how=flattening.how)
-    return Graft(task.name, variables_of(flattening.width, task.outputs), flat, apply, LOSSES[task.loss], target=target)
+    return Graft(
+        task.name,
+        variables_of(flattening.width, task.outputs, head.hidden),
+        flat,
+        apply,
+        LOSSES[task.loss],
+        objective(task.loss, task.outputs, head.label_smoothing, task.weights, head.focal),
+        target,
+        head.weight,
+        task.cut,
+        head.dropout,
+    )
 
 
-def _probed(variants: Variants, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:
-    """The shape of the cut as one batch shows it: its rank and its last size; the others may vary."""
-    found = as_function(features_program(variants.evaluation))(arguments)["features"].shape.as_list()
-    inner = known[1:-1] if known else (None,) * (len(found) - 2)
-    return (None, *inner, found[-1])[: len(found)]
+def _old_logits(distill: Distill, shapes: Mapping[str, Shape | None]) -> Graft:
+    """What training does about the old logits, as a head without variables."""
+    at = next(at for at in shapes if at == tensor_name(str(distill.tensor)))
+    width = (shapes[at] or (None,))[-1]
+    kept = distillation(distill.temperature)
+    return Graft(
+        OLD,
+        {},
+        partial(flatten, how="squeeze" if len(shapes[at] or ()) > 2 else "as_is"),
+        lambda logits, _: logits,
+        objective=kept,
+        target=(tf.float32, (None, width)),
+        weight=distill.weight,
+        cut=at,
+    )
+
+
+def _probed(
+    variants: Variants, known: Mapping[str, Shape | None], arguments: Mapping[str, Any]
+) -> dict[str, Shape | None]:
+    """The shape of each cut as one batch shows it: its rank and its last size; the others may vary."""
+    features = as_function(features_program(variants.evaluation))(arguments)
+    shapes: dict[str, Shape | None] = {}
+    for at, shape in known.items():
+        found = features[f"features/{at}"].shape.as_list()
+        inner = shape[1:-1] if shape else (None,) * (len(found) - 2)
+        shapes[at] = (None, *inner, found[-1])[: len(found)]
+    return shapes
 
 
 def pair_graph(source: Source, model: Model) -> Any:
@@ -112,7 +160,6 @@ def pair_graph(source: Source, model: Model) -> Any:
     return make_pair_graph(
         source.meta,
         source.whole,
-        source.cut,
         source.inputs,
         mode_feeds(model.feeds, "eval"),
         source.updates,
@@ -120,5 +167,5 @@ def pair_graph(source: Source, model: Model) -> Any:
         source.variables,
         source.shapes,
         model.grafts,
-        model.feature_shape,
+        model.shapes,
     )

@@ -31,7 +31,7 @@ MOST_NODES = 50_000
 MOST_BYTES = 300 << 20
 MOST_REASON = 160  # characters
 
-Run = Callable[[], np.ndarray]
+Run = Callable[[], list[np.ndarray]]  # features at each cut
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Proof:
     dropped: int = 0
 
     def lines(self, at: str) -> list[str]:
-        """Two lines for people; `at` is the cut."""
+        """Two lines for people; `at` are the cuts."""
         without = f" (without {self.dropped} nodes that finetune does not import)" if self.dropped else ""
         many = f"{self.examples} examples" if self.examples > 1 else "1 example"
         unsliced, probe = f"the unsliced graph's{without}", f"on a probe batch of {many}"
@@ -140,12 +140,13 @@ def _with_features(
     ours = _engine_features(variants.evaluation, values, inputs)
     with _session(graph, source, values, feeds) as run:
         theirs = run()
-        if same_bits(ours, theirs):
+        if all(map(same_bits, ours, theirs)):
             return replace(proof, features="identical", largest_difference=0.0)
-        if not same_bits(theirs, run()):
+        if not all(map(same_bits, theirs, run())):
             drawing = shortlist(list(variants.evaluation.draws)) or "none that is known"
             return replace(proof, features="random", why=f"random ops: {drawing}")
-    largest = largest_difference(ours, theirs)
+    found = list(map(largest_difference, ours, theirs))
+    largest = None if None in found else max(d for d in found if d is not None)
     why = "they differ in shape, type or NaN" if largest is None else f"the largest difference is {largest:.2g}"
     return replace(proof, features="differ", largest_difference=largest, why=why)
 
@@ -182,7 +183,7 @@ def unsliced(source: Source, fed: Iterable[str]) -> tuple[Graph, dict[str, str],
       UserError: a constant is not what it says, or a function calls itself.
     """
     whole, names = with_placeholders(source.whole, {tensor: tensor for tensor in fed})
-    path = cut(whole, [source.cut])
+    path = cut(whole, source.cuts)
     gone = _not_imported(whole, path)
     nodes = {name: _without_waiting(node, gone, path) for name, node in whole.nodes.items() if name not in gone}
     graph = portable(pruned(whole.with_nodes(nodes)))
@@ -221,7 +222,7 @@ def _without_waiting(node: Any, gone: set[str], path: Graph) -> Any:
 def _session(graph: Graph, source: Source, values: Mapping[str, Any], feeds: Mapping[str, Any]) -> Iterator[Run]:
     """The features of the unsliced graph in a session; none of the file's own initialisers or Savers is run."""
     meta = to_meta(graph)
-    needed = ancestors(graph.nodes, [source.cut])
+    needed = ancestors(graph.nodes, source.cuts)
     held = _held(graph, needed, source, values)
     with tf.Graph().as_default() as imported:
         producers = meta.meta_info_def.stripped_op_list
@@ -232,10 +233,10 @@ def _session(graph: Graph, source: Source, values: Mapping[str, Any], feeds: Map
         with tf1.Session(config=_config()) as session:
             session.run(fills)
 
-            def run() -> np.ndarray:
+            def run() -> list[np.ndarray]:
                 # Anew for each run: some graphs assign variables while they compute.
                 session.run(assigns, {given[name]: value for name, value in held.items()})
-                return np.asarray(session.run(source.cut, feeds))
+                return [np.asarray(found) for found in session.run(list(source.cuts), feeds)]
 
             yield run
 
@@ -274,7 +275,7 @@ def _config() -> Any:
     return config
 
 
-def _engine_features(backbone: Backbone, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> np.ndarray:
+def _engine_features(backbone: Backbone, values: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[np.ndarray]:
     """The features of the engine, on the processor and without the optimiser as well."""
     features = as_function(features_program(backbone))
     arguments = {f"variable/{name}": value for name, value in values.items()}
@@ -283,6 +284,7 @@ def _engine_features(backbone: Backbone, values: Mapping[str, Any], inputs: Mapp
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     try:
         with tf.device("CPU:0"):
-            return features(arguments)["features"].numpy()
+            found = features(arguments)
+            return [found[f"features/{at}"].numpy() for at in backbone.shapes]
     finally:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})

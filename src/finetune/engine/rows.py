@@ -52,7 +52,7 @@ def check_sizes(
     if (fixed := source.fixed) is not None:
         size = fixed.batch_size or 1
         fed = mode_feeds(feeds, "eval")
-        old = make_backbone(fixed.whole, fixed.cut, fixed.inputs, fed, tables=fixed.tables)
+        old = make_backbone(fixed.whole, fixed.cuts, fixed.inputs, fed, tables=fixed.tables)
         compared = min(wanted, CHUNKS * size)
         for start in range(0, compared, size):
             rows = np.minimum(np.arange(start, start + size), wanted - 1)  # the last chunk is filled up

@@ -135,7 +135,7 @@ def sliced(path: str, at: str | None = None) -> Sliced:
     inputs = [tensor.tensor for tensor in feeding.inputs]
     below = cut(graph, [at], [*inputs, *(feed.tensor for feed in feeding.feeds)])
     own = [v for v in seen.variables if v.name in below.nodes]
-    fates = freeze.decide(own, [], freeze.behind(below, at, [at]), [], set(), freeze.blocked(below, [at]))
+    fates = freeze.decide(own, [], freeze.behind(below, [at], [at]), [], set(), freeze.blocked(below, [at]))
     shapes = {name: tuple(n or 1 for n in shape or ()) for name, shape in seen.shapes.items()}
     return Sliced(
         pair=seen.pair,

@@ -72,8 +72,8 @@ def evaluate(
 
 
 def metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
-    """The metrics of one head as they are; of several with the name of each before them, and the sum of the losses."""
+    """The metrics of one head as they are; of several with their names before them, and the weighed sum of losses."""
     if len(evaluations) == 1:
         return next(iter(evaluations.values())).metrics()
     found = {f"{name}/{key}": value for name, e in evaluations.items() for key, value in e.metrics().items()}
-    return {"loss": sum(value for key, value in found.items() if key.endswith("/loss")), **found}
+    return {"loss": sum(e.task.weight * found[f"{name}/loss"] for name, e in evaluations.items()), **found}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Task:
     loss: str
     classes: tuple[str, ...]
     outputs: int
+    weight: float = 1.0  # what it counts for in the loss of all heads
+    weights: tuple[float, ...] = ()  # what the examples of each class count in training; all the same if empty
 
     @property
     def is_exclusive(self) -> bool:
@@ -49,7 +52,7 @@ def make_task(name: str, head: Head, cut: str, column: str, examples: Examples, 
     """
     values = examples.columns[column]
     if head.loss in NUMBERS:
-        return Task(name, cut, column, head.loss, (), _numbers(values, column).shape[1])
+        return Task(name, cut, column, head.loss, (), _numbers(values, column).shape[1], head.weight)
     if head.loss in MANY_CLASSES:
         classes = _many_classes(values, column)
     elif values.dtype.kind == "O":
@@ -59,7 +62,7 @@ def make_task(name: str, head: Head, cut: str, column: str, examples: Examples, 
     if head.classes not in (None, len(classes)):
         what = f"the recipe says {head.classes}, the data has {len(classes)}: {shortlist(list(classes))}"
         raise UserError("recipe", "head.classes", what, f"set head.classes={len(classes)} or leave it out")
-    return Task(name, cut, column, head.loss, classes, len(classes))
+    return Task(name, cut, column, head.loss, classes, len(classes), head.weight)
 
 
 def with_targets(examples: Examples, tasks: Sequence[Task], where: str = "data.path") -> Examples:
@@ -86,6 +89,33 @@ def target(task: Task, values: np.ndarray, where: str) -> np.ndarray:
         what = f"'{task.column}' has {found.shape[1]} values a row, training has {task.outputs}"
         raise UserError("data", where, what, "give both the same")
     return found
+
+
+def weighed(task: Task, wanted: Any, targets: np.ndarray, key: str) -> Task:
+    """The task with its class weights.
+
+    Args:
+      wanted: None, "balanced", or a weight for each class by name; those not named count 1. Balanced weights are
+        examples / (classes * examples of the class), as scikit-learn has them; of classes by themselves, how many
+        examples are not of the class for one that is.
+
+    Raises:
+      UserError: a name that is no class.
+    """
+    if not wanted:
+        return task
+    if wanted == "balanced":
+        if task.is_exclusive:
+            counts = np.bincount(targets, minlength=task.outputs)
+            weights = len(targets) / (task.outputs * np.maximum(counts, 1))
+        else:
+            weights = (len(targets) - targets.sum(axis=0)) / np.maximum(targets.sum(axis=0), 1)
+        return replace(task, weights=tuple(map(float, weights)))
+    named = {str(name): float(weight) for name, weight in wanted.items()}
+    if strange := [name for name in named if name not in task.classes]:
+        guess = did_you_mean(strange[0], task.classes) or f"the classes are {shortlist(list(task.classes))}"
+        raise UserError("recipe", key, f"there is no class '{strange[0]}'", guess)
+    return replace(task, weights=tuple(named.get(name, 1.0) for name in task.classes))
 
 
 def majority(targets: np.ndarray) -> float:

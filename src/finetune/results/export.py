@@ -36,7 +36,6 @@ from finetune.surgery.source import of_piece
 def make_pair_graph(
     meta: Any,
     whole: Graph,
-    at: str,
     inputs: Mapping[str, str],
     feeds: Mapping[str, Any],
     updates: Sequence[Update],
@@ -44,7 +43,7 @@ def make_pair_graph(
     variables: Sequence[Variable],
     shapes: Mapping[str, Sequence[int]],
     grafts: Sequence[Graft],
-    shape: Sequence[int | None],
+    cuts: Mapping[str, Sequence[int | None]],
 ) -> Any:
     """The `MetaGraphDef` of the grafted model.
 
@@ -52,10 +51,10 @@ def make_pair_graph(
       meta, whole: the source.
       feeds: mode feeds with their evaluation values.
       shapes: the shape of each of the source's variables.
-      shape: the static shape of the cut.
+      cuts: the static shape of each cut.
     """
     beside = [*(u.node for u in updates), *(t.filled_by for t in tables)]
-    graph = _source_part(whole, at, inputs, feeds, beside)
+    graph = _source_part(whole, [*cuts, *beside], inputs, feeds)
     nodes, definitions = _with_initialisers(graph, variables, shapes, _definitions(meta))
     imported = to_meta(graph.with_nodes(nodes))
     for variable, definition in zip(variables, definitions, strict=True):
@@ -74,12 +73,14 @@ def make_pair_graph(
         imported.collection_def["table_initializer"].node_list.value.extend(t.filled_by for t in tables)
     with control_flow_v1(), tf.Graph().as_default() as plain:
         tf.compat.v1.train.import_meta_graph(imported)
-        features = plain.get_tensor_by_name(at)
-        features.set_shape(shape)
+        features = {at: plain.get_tensor_by_name(at) for at in cuts}
+        for at, shape in cuts.items():
+            features[at].set_shape(shape)
         for graft in grafts:
+            at = graft.cut or next(iter(cuts))
             with tf.name_scope(f"{graft.scope}/"):
                 head = {n: _variable(n, s) for n, s in graft.shapes.items()}
-                logits = graft.apply(graft.flatten(features), head)
+                logits = graft.apply(graft.flatten(features[at]), head)
                 graft.loss.activation(logits, name=graft.loss.output)
         saver = tf.compat.v1.train.Saver(tf.compat.v1.global_variables(), max_to_keep=5)
         exported = tf.compat.v1.train.export_meta_graph(
@@ -93,16 +94,14 @@ def _variable(name: str, shape: Sequence[int]) -> Any:
     return tf.compat.v1.Variable(tf.zeros(shape), name=name, use_resource=False)
 
 
-def _source_part(
-    whole: Graph, at: str, inputs: Mapping[str, str], feeds: Mapping[str, Any], beside: Sequence[str]
-) -> Graph:
-    graph = cut(whole, [at, *beside], [*inputs.values(), *feeds])
+def _source_part(whole: Graph, outputs: Sequence[str], inputs: Mapping[str, str], feeds: Mapping[str, Any]) -> Graph:
+    graph = cut(whole, outputs, [*inputs.values(), *feeds])
     for tensor, value in feeds.items():
         if node_of(tensor) in graph.nodes:
             graph = _with_default(graph, tensor, value)
     graph, _ = specialize.with_placeholders(graph, inputs)
     # Once more: a queue whose output was the input is not needed any longer.
-    graph = with_names(cut(graph, [at, *beside]), whole)
+    graph = with_names(cut(graph, outputs), whole)
     return specialize.portable(graph)
 
 

@@ -231,7 +231,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
         *([_where_weights_lie(source)] if source.pair.is_one_file else []),
         *_weights(source),
-        f"cut: {source.cut}, {model.said}",
+        f"cut: {model.said}",
         *([f"feeds: {', '.join(feeds)}"] if feeds else []),
         *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
         "variables:",
@@ -239,7 +239,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
         f"data: {len(plan.training)} examples to train on ({'; '.join(_learnt(plan, task) for task in plan.tasks)}), "
         f"{len(plan.held_out)} held out",
-        *(proof.lines(source.cut) if proof else []),
+        *(proof.lines(shortlist(list(source.cuts))) if proof else []),
     ]
 
 
@@ -279,9 +279,8 @@ def picture(plan: Plan, model: Model) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
     source = plan.source
     reached = {*model.rates, *model.updated}
-    fates = [
-        f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.variants.fates
-    ]
+    fates = plan.variants.fates
+    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in fates]
     inputs = list(source.inputs.values())
     drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]

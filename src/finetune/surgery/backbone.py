@@ -25,14 +25,13 @@ MODES = ("train", "eval")
 class Backbone:
     """A graph whose inputs and variables are all placeholders.
 
-    `inputs` maps a data field to the tensor that takes it. `shape` is what the file records of the cut, which may
-    know more than shape inference does. The node of each update gives the value that the update would assign.
+    `inputs` maps a data field to the tensor that takes it. `shapes` has every cut, with what the file records of it,
+    which may be more than shape inference knows. The node of each update gives the value that the update would assign.
     """
 
     graph: Graph
-    cut: str
     inputs: Mapping[str, str]
-    shape: tuple[int | None, ...] | None
+    shapes: Mapping[str, tuple[int | None, ...] | None]
     updates: tuple[Update, ...] = ()
     tables: tuple[Table, ...] = ()
     draws: tuple[str, ...] = ()  # nodes that draw at random
@@ -40,7 +39,7 @@ class Backbone:
 
 def make_backbone(
     whole: Graph,
-    at: str,
+    cuts: Sequence[str],
     inputs: Mapping[str, str],
     feeds: Mapping[str, Any],
     updates: Iterable[Update] = (),
@@ -50,7 +49,7 @@ def make_backbone(
 
     Args:
       whole: the source's graph.
-      at: the cut, a full tensor name.
+      cuts: full tensor names.
       inputs: data field -> tensor.
       feeds: tensor -> value, for this mode.
       updates: assignments to keep as values.
@@ -58,24 +57,26 @@ def make_backbone(
     """
     updates = list(updates)
     stops = [*inputs.values(), *feeds]
-    below = cut(whole, [at, *(u.node for u in updates)], stops)
+    below = cut(whole, [*cuts, *(u.node for u in updates)], stops)
     used = {name: tensor for name, tensor in inputs.items() if node_of(tensor) in below.nodes}
     below = specialize.with_constants(below, {t: v for t, v in feeds.items() if node_of(t) in below.nodes})
     below, names = specialize.with_placeholders(below, used)
     folded = fold(below)
     alive = tuple(u for u in updates if u.node in folded.nodes)
-    if node_of(at) not in folded.nodes:
-        raise UserError("source", "cut", f"'{at}' is in a branch that the feeds switch off", "look at source.feeds")
-    graph = cut(folded, [at, *(u.node for u in alive)])
-    for tensor in (at, *names.values(), *feeds):
+    if dead := [at for at in cuts if node_of(at) not in folded.nodes]:
+        raise UserError(
+            "source", "cut", f"'{dead[0]}' is in a branch that the feeds switch off", "look at source.feeds"
+        )
+    graph = cut(folded, [*cuts, *(u.node for u in alive)])
+    for tensor in (*cuts, *names.values(), *feeds):
         if node_of(tensor) in graph.nodes and (place := place_of(graph, tensor)):
             what = f"'{tensor}' stands inside '{place}', where it has a value for each turn, or only in one branch"
-            raise UserError("source", "cut" if tensor == at else "source.inputs", what, "name a tensor behind it")
+            raise UserError("source", "cut" if tensor in cuts else "source.inputs", what, "name a tensor behind it")
     graph = specialize.portable(graph)
-    shape = width_at(whole, at)
+    shapes = {at: width_at(whole, at) for at in cuts}
     draws = tuple(random_nodes(graph))
     graph = as_parameters(stateless(with_todays_tables(graph)))
-    return Backbone(graph, at, names, shape, alive, tuple(t for t in tables if t.name in graph.nodes), draws)
+    return Backbone(graph, names, shapes, alive, tuple(t for t in tables if t.name in graph.nodes), draws)
 
 
 def mode_feeds(feeds: Mapping[str, Any], mode: str) -> dict[str, Any]:
@@ -112,14 +113,14 @@ def default_feeds(below: Graph, feeds: Mapping[str, Any], learns: bool) -> dict[
     }
 
 
-def find_inputs(whole: Graph, at: str, given: Mapping[str, str], feeds: Iterable[str]) -> dict[str, str]:
-    """Data field -> tensor: as given, or the one placeholder that the cut needs and nothing feeds.
+def find_inputs(whole: Graph, cuts: Sequence[str], given: Mapping[str, str], feeds: Iterable[str]) -> dict[str, str]:
+    """Data field -> tensor: as given, or the one placeholder that the cuts need and nothing feeds.
 
     Raises:
       UserError: placeholders without a value remain, or there is nothing to feed data into.
     """
     stops = [*given.values(), *feeds]
-    below = cut(whole, [at], stops)
+    below, at = cut(whole, cuts, stops), cuts[0]
     fed = {node_of(t) for t in stops}
     unfed = [n for n in specialize.open_placeholders(below) if n.name not in fed]
     known = {n.name: mode for n in unfed if (mode := modes.recognise(below, n)) is not None}

@@ -32,21 +32,21 @@ class Fate:
     barriers: tuple[str, ...] = ()
 
 
-def barriers(graph: Graph, at: str, stop_gradient: bool | list[str]) -> list[str]:
-    """The tensors through which no gradient passes: True means the cut, False none.
+def barriers(graph: Graph, cuts: Sequence[str], stop_gradient: bool | list[str]) -> list[str]:
+    """The tensors through which no gradient passes: True means the cuts, False none.
 
     Raises:
       UserError: a tensor that the graph does not have.
     """
     if isinstance(stop_gradient, bool):
-        return [at] if stop_gradient else []
+        return list(cuts) if stop_gradient else []
     return [find_tensor(graph, tensor, "stop_gradient") for tensor in stop_gradient]
 
 
-def behind(below: Graph, at: str, stops: Sequence[str]) -> set[str]:
-    """The nodes that a gradient from the cut can reach when it passes through none of `stops`."""
+def behind(below: Graph, cuts: Sequence[str], stops: Sequence[str]) -> set[str]:
+    """The nodes that a gradient from the cuts can reach when it passes through none of `stops`."""
     closed = _refs(stops)
-    return set() if at in closed else _upwards(below, at, closed)
+    return {name for cut in cuts if cut not in closed for name in _upwards(below, cut, closed)}
 
 
 def blocked(below: Graph, stops: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -81,24 +81,25 @@ def _filled(below: Graph, fill: Any) -> tuple[int | None, ...] | None:
     return tuple(map(int, np.concatenate(known))) if known and len(known) == len(values) else None
 
 
-def with_image_size(graph: Graph, at: str, tensor: str, size: Sequence[int]) -> Graph:
-    """The graph for images of another height and width; what the file recorded of the cut no longer counts."""
+def with_image_size(graph: Graph, cuts: Sequence[str], tensor: str, size: Sequence[int]) -> Graph:
+    """The graph for images of another height and width; what the file recorded of the cuts no longer counts."""
     node = changed(graph.nodes[node_of(tensor)])
     for shape in _stated(node, port_of(tensor)):
         for axis, length in zip((1, 2), size, strict=True):
             shape.dim[axis].size = length
-    end = changed(graph.nodes[node_of(at)])
-    end.attr.pop("_output_shapes", None)
-    return graph.with_nodes({**graph.nodes, end.name: end, node.name: node})
+    ends = [changed(graph.nodes[node_of(at)]) for at in cuts]
+    for end in ends:
+        end.attr.pop("_output_shapes", None)
+    return graph.with_nodes({**graph.nodes, **{end.name: end for end in ends}, node.name: node})
 
 
-def with_free_batch(graph: Graph, at: str, inputs: Sequence[str], feeds: Iterable[str], size: int) -> Graph:
+def with_free_batch(graph: Graph, cuts: Sequence[str], inputs: Sequence[str], feeds: Iterable[str], size: int) -> Graph:
     """The graph for any number of examples instead of `size`, as far as constants can be told to mean it."""
     nodes = dict(graph.nodes)
-    for tensor in (*inputs, at):
+    for tensor in (*inputs, *cuts):
         node = nodes[node_of(tensor)] = changed(nodes[node_of(tensor)])
         _open(_stated(node, port_of(tensor)), size)
-    below = cut(graph, [at], [*inputs, *feeds])
+    below = cut(graph, cuts, [*inputs, *feeds])
     readers = consumers(below.nodes)
     count = _count_of(unused("batch_size", nodes), inputs[0], dtype_and_shape(graph, inputs[0])[0])
     for name, node in below.nodes.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ Kind = tuple[int, "tuple[int | None, ...] | None"]
 
 @dataclass(frozen=True)
 class Source:
-    """A pair with a cut.
+    """A pair with a cut, or with several: `also` are those that only some heads stand on.
 
     `feeds` are as the recipe gives them, full tensor names to a value or to {train, eval}. `below` is the part of
     `whole` that the cut needs; `variables` and `updates` are those in it, and `start` is where the variables
@@ -58,6 +59,12 @@ class Source:
     batch_size: int | None
     fixed: Source | None = None
     image_size: tuple[int | None, ...] | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Every tensor that a head stands on."""
+        return (self.cut, *self.also)
 
     def input_kinds(self) -> dict[str, Kind]:
         """(dtype, static shape) of every input by field, as an enum of types.proto and a tuple."""
@@ -106,8 +113,13 @@ def read_source(
     trusted: bool | Sequence[str] = False,
     wishes: Wishes = AS_SAVED,
     dropout: bool = True,
+    also: Mapping[str, str] = MappingProxyType({}),
 ) -> Source:
     """Reads a pair and settles it with the recipe and with its checkpoint.
+
+    Args:
+      at: the cut.
+      also: further tensors that are read, by the key of the recipe that names each.
 
     Raises:
       UserError: a file of the pair is missing or is something else; a tensor that the graph has not; a placeholder
@@ -120,14 +132,16 @@ def read_source(
     loud = functions.inline(graph.from_meta(meta))
     whole = specialize.quiet(loud if dropout else without_dropout(loud))
     at = cut.find_tensor(whole, at, "cut")
+    others = dict.fromkeys(cut.find_tensor(whole, tensor, key) for key, tensor in also.items())
+    cuts = [at, *(tensor for tensor in others if tensor != at)]
     feeds = {cut.find_tensor(whole, t, f"source.feeds.{t}"): value for t, value in feeds.items()}
     inputs = {name: cut.find_tensor(whole, t, f"source.inputs.{name}") for name, t in inputs.items()}
-    inputs = backbone.find_inputs(whole, at, inputs, feeds)
+    inputs = backbone.find_inputs(whole, cuts, inputs, feeds)
     stops = [*inputs.values(), *feeds]
-    below = cut.cut(whole, [at], stops)
+    below = cut.cut(whole, cuts, stops)
     updates = variables.find_updates(meta, whole, below)
     beside = [*(u.node for u in updates), *fillers(whole, below).values()]
-    kept = imported(whole, [at, *beside], stops)
+    kept = imported(whole, [*cuts, *beside], stops)
     soundness.check_sound(meta, kept)
     trust.check_graph(kept, trusted)
     everything = variables.find_variables(meta, whole, own_names=pair.is_one_file)
@@ -154,6 +168,7 @@ def read_source(
         unused_keys=len(entries.keys() - start.keys.values()),
         bypassed=tuple(specialize.bypassed(loud, below)),
         batch_size=None,
+        also=tuple(cuts[1:]),
     )
     baked = sizes.baked_batch(below, at, [shape for _, shape in source.input_kinds().values()])
     return replace(source, batch_size=baked)
@@ -170,18 +185,18 @@ def resized(source: Source, batch_sizes: Collection[int], image_size: Sequence[i
     known = [shape for _, shape in source.input_kinds().values()]
     takes = known[0][1:3] if len(known) == 1 and known[0] and len(known[0]) == 4 else ()
     if image_size is not None and None not in takes and takes != tuple(image_size):
-        resized = sizes.with_image_size(source.whole, source.cut, fields[0], image_size)
+        resized = sizes.with_image_size(source.whole, source.cuts, fields[0], image_size)
         source = replace(_with(source, resized), image_size=takes)
     size = source.batch_size
     if size is None or set(batch_sizes) <= {size}:
         return source
-    free = sizes.with_free_batch(source.whole, source.cut, fields, list(source.feeds), size)
+    free = sizes.with_free_batch(source.whole, source.cuts, fields, list(source.feeds), size)
     return replace(_with(source, free), batch_size=None, fixed=source)
 
 
 def _with(source: Source, whole: Graph) -> Source:
     stops = [*source.inputs.values(), *source.feeds]
-    return replace(source, whole=whole, below=cut.cut(whole, [source.cut], stops))
+    return replace(source, whole=whole, below=cut.cut(whole, source.cuts, stops))
 
 
 def imported(whole: Graph, outputs: Sequence[str], stops: Sequence[str]) -> Graph:

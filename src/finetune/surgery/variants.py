@@ -42,8 +42,8 @@ def make_variants(source: Source, stop_gradient: bool | list[str], learn: Sequen
     Raises:
       UserError: rules that do not fit the source, feeds that do not fit their tensors.
     """
-    barriers = freeze.barriers(source.below, source.cut, stop_gradient)
-    reached = freeze.behind(source.below, source.cut, barriers)
+    barriers = freeze.barriers(source.below, source.cuts, stop_gradient)
+    reached = freeze.behind(source.below, source.cuts, barriers)
     live = freeze.live_updates(source.whole, source.below, source.updates, reached)
     fates = freeze.decide(
         source.variables, learn, reached, source.updates, live, freeze.blocked(source.below, barriers)
@@ -51,7 +51,7 @@ def make_variants(source: Source, stop_gradient: bool | list[str], learn: Sequen
     learning = {f.variable.name for f in fates if f.rate}
     feeds = {**source.feeds, **default_feeds(source.below, source.feeds, learns=bool(learning))}
     updates = [u for u in source.updates if u.variable in learning]
-    parts = (source.whole, source.cut, source.inputs)
+    parts = (source.whole, source.cuts, source.inputs)
     return Variants(
         barriers,
         fates,
