@@ -16,6 +16,8 @@ from finetune.learning.data import Examples
 from finetune.names import did_you_mean
 from finetune.recipe import Head
 
+TEXT = "OU"  # kinds of columns of names
+
 ONE_CLASS = ("softmax",)  # losses whose examples have one class each
 MANY_CLASSES = ("sigmoid",)  # any number of classes each
 NUMBERS = ("squared", "absolute", "huber")  # numbers instead of classes
@@ -55,7 +57,7 @@ def make_task(name: str, head: Head, cut: str, column: str, examples: Examples, 
         return Task(name, cut, column, head.loss, (), _numbers(values, column).shape[1], head.weight)
     if head.loss in MANY_CLASSES:
         classes = _many_classes(values, column)
-    elif values.dtype.kind == "O":
+    elif values.dtype.kind in TEXT:
         classes = tuple(sorted(set(values.tolist())))
     else:
         classes = _numbered(values, head.classes, len(examples), where)
@@ -79,8 +81,8 @@ def target(task: Task, values: np.ndarray, where: str) -> np.ndarray:
     if task.loss in NUMBERS:
         found = _numbers(values, task.column)
     elif task.loss in MANY_CLASSES:
-        found = _hot(values, task, where) if values.dtype.kind == "O" else _numbers(values, task.column)
-    elif values.dtype.kind == "O":
+        found = _hot(values, task, where) if values.dtype.kind in TEXT else _numbers(values, task.column)
+    elif values.dtype.kind in TEXT:
         return _places(values, task, where)
     else:
         _refuse_outside(values, task.outputs, where)
@@ -158,7 +160,7 @@ SEPARATOR = "|"  # between the classes of one example
 
 
 def _many_classes(values: np.ndarray, column: str) -> tuple[str, ...]:
-    if values.dtype.kind == "O":
+    if values.dtype.kind in TEXT:
         return tuple(sorted({name for text in values.tolist() for name in _split(text)}))
     hot = _numbers(values, column)
     if not np.isin(hot, (0.0, 1.0)).all():
