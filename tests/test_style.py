@@ -16,15 +16,15 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "heads", "optimizers", "evaluate", "checkpoints", "doubts", "freeze", "check", "recipe_files",
-    "packaged", "keys", "schedules", "exporting", "reload", "convert", "onnx", "savedmodel", "tflite", "start",
-    "frozen_pb", "parity", "synthetic", "data", "recipe", "serving", "compile", "preprocess", "source", "settle",
-    "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut", "branches", "modes",
-    "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial", "variables", "objects",
-    "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files", "allowed_ops",
-    "output_args", "names", "protos", "card", "errors",
+    "__main__", "verbs", "exporting", "convert", "savedmodel", "frozen_pb", "tflite", "onnx", "parity", "reload",
+    "serving", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture", "layout",
+    "repeats", "layers", "run_folder", "card", "proof", "graft", "train", "rows", "batches", "state", "export", "plan",
+    "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
+    "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
+    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
+    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check",
+    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "schedules",
+    "protos", "losses", "tasks", "data", "recipe", "names", "errors",
 ]
 # fmt: on
 

@@ -19,8 +19,8 @@ def write(serving: Serving, folder: Path) -> dict[str, Any]:
     Raises:
       UserError: it has ops that ONNX has not.
     """
-    import onnx
-    import tf2onnx
+    import onnx  # pyright: ignore[reportMissingImports] - both are an extra
+    import tf2onnx  # pyright: ignore[reportMissingImports]
 
     graph, ends = frozen_graph(serving)
     ends = ends.of_numbers()

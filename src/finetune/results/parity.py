@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from finetune.errors import UserError
 from finetune.learning import preprocess
-from finetune.learning.synthetic import synthetic
+from finetune.learning.synthetic import random_rows
 from finetune.results.serving import IMAGES, Serving
 
 COUNT = 8  # examples; where the pair takes a fixed number at once, so many
@@ -40,7 +40,7 @@ def probe(serving: Serving, fixed_size: bool) -> Probe:
     count = serving.batch_size or COUNT
     how, source = serving.card.images, serving.source
     if how is None:
-        drawn = synthetic(source, 2, 0).arrays or {}
+        drawn = random_rows(source, np.random.default_rng(0))
         raw = {field: np.resize(rows, (count, *rows.shape[1:])) for field, rows in drawn.items()}
         return Probe(raw, {source.inputs[field]: rows for field, rows in raw.items()})
     size = how.size if fixed_size else tuple(n + n // 4 + 1 for n in how.size)

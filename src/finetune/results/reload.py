@@ -78,7 +78,7 @@ def _place(place: Mapping[str, int], about: Any) -> int:
 
 def onnx(folder: Path, card: Any, examples: Arrays) -> dict[str, Any]:
     """ONNX Runtime on the processor."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports] - an extra
 
     session = onnxruntime.InferenceSession(str(folder / card["file"]), providers=["CPUExecutionProvider"])
     found = session.run(list(card["outputs"]), dict(examples))
