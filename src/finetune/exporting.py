@@ -73,7 +73,7 @@ def _place(model: Path, to: str, out: str | None) -> Path:
     """The folder to write: RUN/export/FORMAT, which a later export replaces, or a new one."""
     if out is None:
         return model.parent / "export" / (to if model.name == "model" else f"{model.name}-{to}")
-    place = Path(out)
+    place = Path(out).expanduser().resolve()
     if place.suffix in (".pb", ".tflite", ".onnx", ".meta"):
         what = f"'{out}' is the name of a file, and an export is a folder: the model, its labels and {CARD}"
         raise UserError("recipe", "--out", what, f"write --out {place.with_suffix('')}")

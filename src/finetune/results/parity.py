@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
 from finetune.learning import preprocess
 from finetune.learning.synthetic import random_rows
 from finetune.results.serving import IMAGES, Serving
@@ -82,13 +82,19 @@ def difference(
         }
         answer = _asked(job, aside)
     if "error" in answer:
-        reason = " ".join(str(answer["error"]).split())
-        what = f"the exported model cannot be used, so nothing is left of it: {reason}"
-        raise UserError("source", f"--to {to}", what, "another format may take this model")
+        raise _unusable(to, card, " ".join(str(answer["error"]).split()))
     if not answer["steady"]:
         what = "the pair gives other numbers each time it is run: it draws at random, as dropout without a switch does"
         raise UserError("source", str(model), what, "train with source.dropout=false, then export")
     return max(answer["off"].values(), default=0.0), count
+
+
+def _unusable(to: str, card: Mapping[str, Any], reason: str) -> UserError:
+    what = f"the exported model does not run, so nothing is left of it: {reason[:200]}"
+    if "select_tf_ops" in card:
+        lacking = shortlist(card["select_tf_ops"])
+        what = f"TensorFlow Lite has no {lacking}, and its extension 'select TensorFlow ops' does not run them here"
+    return UserError("source", f"--to {to}", what, "another format may take this model, onnx or savedmodel")
 
 
 def _asked(job: Mapping[str, Any], folder: str) -> dict[str, Any]:

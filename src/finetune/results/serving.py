@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.engine.compile import check_attributes
+from finetune.errors import UserError
 from finetune.graph import Graph, to_meta
 from finetune.learning import preprocess
 from finetune.names import node_of, unused
@@ -31,6 +32,7 @@ from finetune.surgery.parameters import as_parameters
 from finetune.surgery.source import Kind, Source, read_source, read_values, resized
 
 IMAGES = "images"  # what decoded images are called, whatever the source calls its input
+LARGEST = 2**31 - 2**24  # bytes of one protobuf message, less what the graph itself may take
 BYTES = "image_bytes"  # encoded ones; services that speak JSON ask for this ending
 
 
@@ -136,7 +138,15 @@ def build(serving: Serving, variables: Mapping[str, Any], inputs: Mapping[str, A
 
 
 def frozen_graph(serving: Serving, batch_size: int | None = None) -> tuple[Any, Ends]:
-    """(`GraphDef`, its ends) with variables as constants; of fixed sizes if a batch size is given."""
+    """(`GraphDef`, its ends) with variables as constants; of fixed sizes if a batch size is given.
+
+    Raises:
+      UserError: the weights do not fit into one message of protobuf.
+    """
+    size = sum(value.nbytes for value in serving.values.values())
+    if size > LARGEST:
+        what = f"the weights are {size:,} bytes, and a graph that holds its weights has at most {LARGEST:,}"
+        raise UserError("source", "--to", what, "--to savedmodel keeps them in files of their own")
     with tf.Graph().as_default() as graph:
         inputs = feedable(serving, batch_size)
         constants = {name: tf.constant(value, name=name) for name, value in serving.values.items()}
