@@ -35,6 +35,12 @@ def serving(run: Path) -> Serving:
     return read_serving(run / "model", read_card(run / "model"))
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compares here, for a new process takes seconds."""
+    monkeypatch.setattr(parity, "_asked", lambda job, folder: reload.answer(job))
+
+
 def asked(serving: Serving, to: str, folder: Path, fixed_size: bool = False) -> tuple[dict[str, Any], np.ndarray]:
     """What an export gives for the probe, in this process, and what the pair gives."""
     folder.mkdir()
@@ -66,6 +72,7 @@ def test_a_saved_model_takes_images_as_people_have_them(run: Path, capsys: pytes
     assert about["images"] == "0 to 255; resized to 28×28 and scaled ('unit') inside"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_an_export_that_computes_something_else_is_not_left(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -104,7 +111,8 @@ def test_onnx(serving: Serving, tmp_path: Path):
     assert (tmp_path / "onnx" / onnx.FILE).is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("to", ["pair", "tflite"])
 def test_the_other_formats_by_the_door(run: Path, to: str, capsys: pytest.CaptureFixture[str]):
     assert main(["export", str(run), "--to", to, "--out", str(run.parent / to)]) == 0
@@ -119,6 +127,7 @@ def test_the_process_that_compares_knows_nothing_of_finetune():
     assert not [name for name in modules if str(name).partition(".")[0] == "finetune"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_model_that_does_not_run_is_said_to_be_so(serving: Serving, tmp_path: Path):
     (tmp_path / frozen_pb.FILE).write_bytes(b"no graph")
     examples = parity.probe(serving, False)

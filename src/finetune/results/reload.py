@@ -139,13 +139,17 @@ def _session() -> Any:
     return tf1.Session(config=config)
 
 
+def answer(job: Any) -> dict[str, Any]:
+    """What is found, or the error that it ends in."""
+    try:
+        return compare(job)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 def main() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    try:
-        answer = compare(json.load(sys.stdin))
-    except Exception as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print("\n" + json.dumps(answer), flush=True)
+    print("\n" + json.dumps(answer(json.load(sys.stdin))), flush=True)
 
 
 if __name__ == "__main__":
