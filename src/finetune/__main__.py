@@ -138,7 +138,7 @@ def inspect(words: list[str]) -> int:
 
 
 def export(words: list[str]) -> int:
-    """write a finished run for other programs: RUN --to pair|savedmodel|frozen|tflite|onnx [--out FOLDER] [--best]"""
+    """hand a finished run on: RUN --to pair|savedmodel|frozen|tflite|onnx [--out FOLDER] [--best]"""
     from finetune import exporting
 
     return exporting.export(words)
