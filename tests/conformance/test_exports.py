@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from goldens import GOLDENS, Golden, every_golden, model_of, source_of
+from goldens import GOLDENS, Golden, every_golden, model_of, softmax_of, source_of
 
 from finetune.engine import heads
-from finetune.engine.graft import pair_graph
+from finetune.engine.graft import graft, pair_graph
 from finetune.errors import UserError
+from finetune.learning.tasks import Task
+from finetune.recipe import Head
 from finetune.results import convert, export, onnx, parity, reload
 from finetune.results.card import Card, HeadCard
 from finetune.results.serving import Serving, frozen_graph, read_serving
+from finetune.surgery.phases import make_phases
 from finetune.surgery.source import Source, read_source, read_values
 
 tf1 = tf.compat.v1
@@ -98,6 +101,24 @@ def test_onnx_has_the_numbers_of_the_pair(golden: Golden, tmp_path: Path):
     expected = truth(golden, tmp_path / "pair")
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], rtol=0, atol=1e-4)
     assert (tmp_path / "onnx" / onnx.FILE).is_file()
+
+
+def test_two_heads_are_told_apart(tmp_path: Path):
+    source = source_of(GOLDENS["dense_resource"])
+    tasks = [softmax_of(3, source.cut, "kind"), Task("size", source.cut, "size", "squared", (), 2)]
+    words = {"kind": Head(name="kind"), "size": Head(name="size", loss="squared")}
+    model = graft(make_phases(source, True, []), words, tasks)
+    values = {**read_values(source), **heads.initial_values(model.new_variables, 0)}
+    export.write_pair(tmp_path / "pair", pair_graph(source, model), values, source.pieces(), beside={})
+    kind = HeadCard("softmax", CLASSES, {"logits": "kind/logits:0", "probabilities": "kind/probabilities:0"})
+    size = HeadCard("squared", (), {"logits": "size/logits:0", "values": "size/values:0"})
+    card = Card(source.inputs, None, {}, {"kind": kind, "size": size})
+    serving, batch = read_serving(tmp_path / "pair", card), GOLDENS["dense_resource"].batch
+    found = exported(serving, "savedmodel", tmp_path / "saved", batch)["serving_default"]
+    expected = reload.pair(tmp_path / "pair", {source.inputs[f]: rows for f, rows in batch.items()}, card.outputs())
+    assert found.keys() == {*expected, "kind/classes"}
+    for name, truth in expected.items():
+        np.testing.assert_allclose(found[name], truth, rtol=0, atol=1e-6)
 
 
 @pytest.fixture
