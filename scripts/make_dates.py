@@ -25,13 +25,14 @@ import tensorflow as tf
 
 tf1 = tf.compat.v1
 
-MONTHS = {
-    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split(),
-    "en": "January February March April May June July August September October November December".split(),
-    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split(),
-    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split(),
+NAMES = {
+    "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+    "en": "January February March April May June July August September October November December",
+    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
 }
-CHARACTERS = sorted({character for names in MONTHS.values() for name in names for character in name} | set("0123456789. ,de"))
+MONTHS = {language: names.split() for language, names in NAMES.items()}
+CHARACTERS = sorted({*"".join("".join(names) for names in MONTHS.values()), *"0123456789. ,de"})
 WIDTH, EMBEDDED = 64, 16
 STEPS, BATCH, SEED = 1500, 64, 11
 EXAMPLES = 400
@@ -77,7 +78,9 @@ def as_numbers(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def lstm(steps: Any, lengths: Any) -> Any:
     """The state at each row's last step; steps are [time, n, EMBEDDED]."""
-    kernel = tf1.get_variable("lstm/kernel", [EMBEDDED + WIDTH, 4 * WIDTH], initializer=tf1.glorot_uniform_initializer())
+    kernel = tf1.get_variable(
+        "lstm/kernel", [EMBEDDED + WIDTH, 4 * WIDTH], initializer=tf1.glorot_uniform_initializer()
+    )
     bias = tf1.get_variable("lstm/bias", [4 * WIDTH], initializer=tf1.zeros_initializer())
     rows = tf.shape(steps)[1]
     inputs = tf.TensorArray(tf.float32, tf.shape(steps)[0]).unstack(steps)
@@ -114,7 +117,9 @@ def make_pair(folder: Path) -> None:
         saver = tf1.train.Saver()
         session.run(tf1.global_variables_initializer())
         for number in range(STEPS):
-            session.run(train, feeds(dates(np.random.default_rng([SEED, 2, number]), BATCH)[:2], characters, lengths, months))
+            session.run(
+                train, feeds(dates(np.random.default_rng([SEED, 2, number]), BATCH)[:2], characters, lengths, months)
+            )
         held_out = dates(np.random.default_rng([SEED, 3]), 1000)[:2]
         print(f"accuracy {session.run(right, feeds(held_out, characters, lengths, months)):.3f} on 1000 other dates")
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,12 +18,13 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts",
-    "check", "recipe_files", "packaged", "keys", "schedules", "reuse", "losses", "variants", "source", "settle",
-    "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
-    "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
-    "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
-    "allowed_ops", "output_args", "protos", "distill", "tasks", "data", "recipe", "names", "errors",
+    "plan", "heads", "optimizers", "evaluate", "checkpoints", "doubts", "check", "recipe_files", "packaged", "keys",
+    "schedules", "exporting", "reuse", "variants", "freeze", "reload", "convert", "onnx", "savedmodel", "tflite",
+    "start", "frozen_pb", "parity", "synthetic", "serving", "compile", "preprocess", "source", "settle", "backbone",
+    "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut", "branches", "modes",
+    "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial", "variables", "objects",
+    "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files", "allowed_ops",
+    "output_args", "protos", "losses", "card", "distill", "tasks", "data", "recipe", "names", "errors",
 ]
 # fmt: on
 

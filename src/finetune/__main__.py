@@ -23,6 +23,7 @@ examples:
   python -m finetune --multirun recipe=vgg_2class train.learning_rate=1e-2,1e-3,1e-4
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml
   python -m finetune inspect vgg16.ckpt --picture vgg16.svg --cut fc7
+  python -m finetune export runs/vgg_2class --to savedmodel
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
@@ -136,7 +137,19 @@ def inspect(words: list[str]) -> int:
     return show(words)
 
 
-VERBS: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_recipes, "inspect": inspect}
+def export(words: list[str]) -> int:
+    """hand a finished run on: RUN --to pair|savedmodel|frozen|tflite|onnx [--out FOLDER] [--best]"""
+    from finetune import exporting
+
+    return exporting.export(words)
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "list": list_recipes,
+    "inspect": inspect,
+    "export": export,
+}
 
 
 def _dispatch(words: list[str]) -> int:

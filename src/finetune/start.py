@@ -24,7 +24,7 @@ def start_tensorflow() -> Started:
     GPU, in which our own error would drown. They are kept for the log.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _descriptor_2() as chatter:
+    with without_chatter() as chatter:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
@@ -39,7 +39,7 @@ def start_tensorflow() -> Started:
 
 
 @contextmanager
-def _descriptor_2() -> Iterator[list[str]]:
+def without_chatter() -> Iterator[list[str]]:
     """Collects what is written to file descriptor 2, by anyone in this process."""
     collected: list[str] = []
     with tempfile.TemporaryFile() as aside:

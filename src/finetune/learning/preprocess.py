@@ -47,8 +47,8 @@ def decode(content: Any, channels: int) -> Any:
 
 
 def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:
-    """An image as the source's input takes it: resized (bilinear, if its size differs), scaled, cast."""
+    """Images as the source's input takes them, one or a batch: resized (bilinear, if sizes differ), scaled, cast."""
     image = tf.cast(image, tf.float32)
     image = tf.image.resize(image, size)
-    image.set_shape([*size, image.shape[-1]])
+    image.set_shape([*image.shape[:-3], *size, image.shape[-1]])
     return tf.cast(PRESETS[preset](image), dtype)

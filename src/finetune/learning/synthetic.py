@@ -26,12 +26,19 @@ _LOOKUPS = ("Gather", "GatherV2", "ResourceGather")
 
 
 def synthetic(source: Source, heads: Mapping[str, Head], columns: Mapping[str, str], seed: int) -> Examples:
-    """Rows for every input, and columns for every head that have nothing to do with them.
+    """Rows for every input, and columns for every head that have nothing to do with them."""
+    draw = np.random.default_rng(seed)
+    rows = random_rows(source, draw)
+    learnt = {columns[name]: _column(draw, head) for name, head in heads.items()}
+    return from_arrays(rows, learnt, "synthetic data")
+
+
+def random_rows(source: Source, draw: np.random.Generator) -> dict[str, np.ndarray]:
+    """Rows for every input, by field.
 
     What is looked up in a table is drawn from its keys, and integers that look something up in a variable stay within
     it; other integers are small and positive, for they may be lengths. Other text is digits.
     """
-    draw = np.random.default_rng(seed)
     readers = consumers(source.below.nodes)
     rows = {}
     for field, (dtype, known) in source.input_kinds().items():
@@ -43,8 +50,7 @@ def synthetic(source: Source, heads: Mapping[str, Head], columns: Mapping[str, s
             rows[field] = draw.choice(keys.ravel(), sizes)
         else:
             rows[field] = _values(draw, dtype, sizes, _rows_looked_up(source, readers, tensor))
-    learnt = {columns[name]: _column(draw, head) for name, head in heads.items()}
-    return from_arrays(rows, learnt, "synthetic data")
+    return rows
 
 
 def _column(draw: np.random.Generator, head: Head) -> np.ndarray:

@@ -18,9 +18,11 @@ import numpy as np
 from finetune.engine.graft import Model
 from finetune.engine.proof import Proof
 from finetune.errors import printable, shortlist
+from finetune.graph import dtype_name
 from finetune.inspecting import layers
 from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
+from finetune.learning.batches import image_geometry
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
 from finetune.learning.tasks import Task, majority
@@ -372,10 +374,18 @@ def first_evaluation(folder: Path) -> dict[str, Any] | None:
 
 def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
     """Files that tell a stranger how to use the pair: the labels, and what goes in and comes out."""
+    kinds = plan.source.input_kinds()
+    as_images = recipe.data.kind == "images"
+    channels, size = None, recipe.data.image_size
+    if as_images:
+        ((_, shape),) = kinds.values()
+        channels, size = image_geometry(shape, size)
     card = {
         "inputs": dict(model.inputs),
-        "preprocess": recipe.data.preprocess if recipe.data.kind == "images" else None,
-        "image_size": recipe.data.image_size,
+        "takes": {field: {"dtype": dtype_name(dtype), "shape": shape} for field, (dtype, shape) in kinds.items()},
+        "preprocess": recipe.data.preprocess if as_images else None,
+        "image_size": size,
+        "channels": channels,
         "feeds": {
             tensor: value["eval"] if isinstance(value, Mapping) else value for tensor, value in model.feeds.items()
         },

@@ -1,0 +1,89 @@
+"""The verb `export`: a finished run for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import NoReturn
+
+from finetune.errors import UserError, printable
+from finetune.names import did_you_mean
+from finetune.results.card import CARD, read_card
+from finetune.start import start_tensorflow
+
+FORMATS = ("pair", "savedmodel", "frozen", "tflite", "onnx")
+USAGE = f"write export RUN --to {'|'.join(FORMATS)} [--out FOLDER] [--best]"
+_EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
+
+
+def export(words: list[str]) -> int:
+    """Exports the model of a run folder."""
+    options = _options(words)
+    model = find_model(Path(options.run), options.best)
+    card = read_card(model)
+    place = _place(model, options.to, options.out)
+    _check_extra(options.to)
+    start_tensorflow()
+    from finetune.results.convert import convert
+
+    for line in convert(model, card, options.to, place):
+        print(printable(line))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError("recipe", "export", message, USAGE)
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--to", metavar="FORMAT", required=True)
+    parser.add_argument("--out", metavar="FOLDER")
+    parser.add_argument("--best", action="store_true")
+    options = parser.parse_args(words)
+    if options.to not in FORMATS:
+        todo = did_you_mean(options.to, FORMATS) or f"the formats are {', '.join(FORMATS)}"
+        raise UserError("recipe", "--to", f"there is no format '{options.to}'", todo)
+    return options
+
+
+def find_model(run: Path, best: bool) -> Path:
+    """The folder of a finished pair, from that of its run or from itself.
+
+    Raises:
+      UserError: there is no run, or it is not finished.
+    """
+    name = "best" if best else "model"
+    if (run / CARD).is_file() and not best:
+        return run
+    if not (run / "run.json").is_file():
+        there = "holds no run" if run.is_dir() else "is not there" if not run.exists() else "is a file"
+        raise UserError("recipe", str(run), f"this folder {there}", "name a run folder, e.g. runs/vgg_2class")
+    if (run / name / CARD).is_file():
+        return run / name
+    if best and (run / "model" / CARD).is_file():
+        raise UserError("recipe", "--best", f"'{run}' kept no best model", "leave --best out to take the final one")
+    raise UserError("recipe", str(run), "this run is not finished", "the command that started it goes on with it")
+
+
+def _place(model: Path, to: str, out: str | None) -> Path:
+    """The folder to write: RUN/export/FORMAT, which a later export replaces, or a new one."""
+    if out is None:
+        return model.parent / "export" / (to if model.name == "model" else f"{model.name}-{to}")
+    place = Path(out).expanduser().resolve()
+    if place.suffix in (".pb", ".tflite", ".onnx", ".meta"):
+        what = f"'{out}' is the name of a file, and an export is a folder: the model, its labels and {CARD}"
+        raise UserError("recipe", "--out", what, f"write --out {place.with_suffix('')}")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError("recipe", "--out", f"'{out}' is there already", "name another folder, or remove it")
+    return place
+
+
+def _check_extra(to: str) -> None:
+    missing = [name for name in _EXTRAS.get(to, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        what = f"needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
+        raise UserError("recipe", f"--to {to}", what, f"pip install 'finetune[{to}]'")
