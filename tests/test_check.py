@@ -34,7 +34,11 @@ def test_a_good_recipe_passes():
         ("head.name", "_head", "'_head' cannot be the scope"),
         ("head.name", "", "'' cannot be the scope"),
         ("head.name", "my head", "'my head' cannot be the scope"),
-        ("data.kind", "image", "'image' is not one of images, arrays, synthetic; did you mean images?"),
+        (
+            "data.kind",
+            "image",
+            "'image' is not one of images, arrays, tfrecord, csv, tfds, python, synthetic; did you mean images?",
+        ),
         ("data.path", None, "data.path: not given, and data.kind is images"),
         ("data.holdout", 1.0, "data.holdout: 1.0 is no share"),
         ("data.holdout", float("nan"), "data.holdout: nan is no share"),

@@ -17,13 +17,15 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
-    "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
-    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
-    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "schedules",
-    "protos", "losses", "tasks", "data", "recipe", "names", "errors",
+    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "state", "export", "compile",
+    "heads", "optimizers", "evaluate", "checkpoints", "doubts", "check", "recipe_files", "packaged", "keys", "checkup",
+    "batches", "plan", "phases", "synthetic", "start", "freeze", "schedules", "losses", "kinds", "tfds", "tfrecords",
+    "checksums", "doctor", "duplicates", "headers", "gathering", "preprocess", "source", "settle", "backbone", "sizes",
+    "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut", "branches", "modes", "randomness",
+    "parameters", "functions", "bodies", "constants", "renaming", "initial", "variables", "objects", "tables", "index",
+    "metagraph", "frozen", "loops", "graph", "slices", "table", "files", "allowed_ops", "output_args", "protos",
+    "own_code", "elements", "padding", "manifest", "folders", "text_tables", "columns", "tasks", "recipe",
+    "numpy_files", "data", "names", "errors", "fields",
 ]
 # fmt: on
 

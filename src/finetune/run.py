@@ -39,7 +39,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.heads import initial_values
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
-    from finetune.learning import batches
+    from finetune.learning import batches, duplicates
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
@@ -80,6 +80,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.phases.evaluation, pretrained)
+    warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
     for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
@@ -119,7 +120,9 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.progress(start, stop)
     loop(
         make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
-        batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
+        batches.training_batches(
+            plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed, plan.members
+        ),
         start,
         stop,
         Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
