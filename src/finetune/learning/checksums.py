@@ -43,7 +43,7 @@ def masked_crc32c_of(records: Sequence[bytes], block: int = 512) -> np.ndarray:
     ['0xa282ead8', '0x28e46e78', '0xc78ab0e5']
     """
     # A register that starts as all ones is one that starts empty, before four bytes of which each bit is turned over.
-    counts = np.asarray([-(-max(len(record), 4) // block) for record in records])
+    counts = np.asarray([-(-max(len(record), 4) // block) for record in records], np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)])
     grid = np.zeros(starts[-1] * block, np.uint8)
     for record, stop in zip(records, starts[1:] * block, strict=True):

@@ -35,7 +35,7 @@ class Findings:
 
     def lines(self) -> list[str]:
         """All of them, and how many."""
-        counts = f"{len(self.errors)} errors, {len(self.warnings)} warnings"
+        counts = f"{_number(self.errors, 'error')}, {_number(self.warnings, 'warning')}"
         return [*self.facts, *(f"warning: {w}" for w in self.warnings), *(f"error: {e}" for e in self.errors), counts]
 
 
@@ -106,10 +106,9 @@ def look_at_classes(training: Examples, held_out: Examples, tasks: Sequence[Task
         named = f"{task.name}: " if len(tasks) > 1 else ""
         for name, learnt, held in zip(task.classes, *counts, strict=True):
             findings.facts.append(f"  {named}{name}: {learnt} to train on, {held} held out")
-            if not learnt:
-                findings.errors.append(f"{named}class {name} has no example to train on")
-            elif learnt + held < TINY_CLASS:
-                findings.warnings.append(f"{named}class {name} has only {learnt + held} examples")
+            if learnt + held < TINY_CLASS:
+                few = _number([name] * (learnt + held), "example") if learnt else "no example to train on"
+                findings.warnings.append(f"{named}class {name} has {'only ' if learnt else ''}{few}")
     labels = [task.column for task in tasks]
     findings.warnings.extend(line.removeprefix("warning: ") for line in duplicates.warnings(training, held_out, labels))
     for examples, where in ((training, "training data"), (held_out, "held-out data")):
@@ -117,6 +116,10 @@ def look_at_classes(training: Examples, held_out: Examples, tasks: Sequence[Task
             shown = [" = ".join(examples.sources[i] for i in places[:3]) for places in found[: duplicates.SHOWN]]
             count = sum(map(len, found)) - len(found)
             findings.warnings.append(f"{count} examples of the {where} are copies: {', '.join(shown)}")
+
+
+def _number(items: Sequence[str], name: str) -> str:
+    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"
 
 
 def _per_class(targets: np.ndarray, task: Task) -> list[int]:

@@ -58,7 +58,8 @@ def row_loader(
         return [one.read(index) for one in made.values()]
 
     def load(index: Any) -> dict[str, Any]:
-        found = tf.numpy_function(read, [index], [one.dtype for one in made.values()], stateful=False)
+        # Flattened, for outside of a graph a list of one comes back as what is in it.
+        found = tf.nest.flatten(tf.numpy_function(read, [index], [o.dtype for o in made.values()], stateful=False))
         for tensor, one in zip(found, made.values(), strict=True):
             tensor.set_shape([None, *one.shape])
         return {name: one.finish(tensor) for (name, one), tensor in zip(made.items(), found, strict=True)}

@@ -76,8 +76,7 @@ def _called(function: Callable[..., Any], path: str, args: Mapping[str, Any]) ->
 
 def _failed(path: str, error: Exception) -> UserError:
     """The user's own error, with the line of the user's own code that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = frames[-1]
-    text = " ".join(str(error).split())
-    what = f"{type(error).__name__}: {text} ({os.path.basename(at.filename)}, line {at.lineno})"
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if at.filename == __file__ else f" ({os.path.basename(at.filename)}, line {at.lineno})"
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
     return UserError("data", path, what, "this is raised by your own code; data.args are its arguments")

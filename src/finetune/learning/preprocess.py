@@ -56,8 +56,8 @@ def what_is_wrong(content: bytes) -> str:
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """What a decoder says, without the name of its node."""
-    return str(error.message).splitlines()[0].split("}}")[-1].strip()[:80]
+    """What a decoder says, without the names of node and op."""
+    return str(error.message).splitlines()[0].split("}}")[-1].partition(" [Op:")[0].strip()[:80]
 
 
 def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -37,25 +37,68 @@ _DTYPES = {"bytes_list": np.dtype(object), "float_list": np.dtype(np.float32), "
 _IN_WORDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers"}
 
 
+class Unpacked:
+    """The contents of gzip files, one after the other: packed, there is no way to their middle.
+
+    They lie in one temporary file without a name, which is gone with this object.
+    """
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            self.descriptor = os.dup(file.fileno())
+        self.size = 0
+
+    def add(self, path: str) -> int:
+        """Unpacks a file; gives where its content begins."""
+        start = self.size
+        try:
+            with gzip.open(path) as packed, open(os.dup(self.descriptor), "wb") as plain:
+                plain.seek(start)
+                shutil.copyfileobj(packed, plain, 1 << 20)
+                self.size = plain.tell()
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError("data", path, f"this gzip file is damaged ({error})", "copy or write it again") from None
+        return start
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: itself, or where its content lies among what was unpacked."""
+
+    path: str
+    start: int
+    end: int
+    unpacked: Unpacked | None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Some of its bytes; any thread may ask. There may be more shards than a process can hold open."""
+        if self.unpacked is not None:
+            return os.pread(self.unpacked.descriptor, size, self.start + offset)
+        with open(self.path, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, offset)
+
+
 @dataclass(frozen=True)
 class Records:
     """Records of several files: of each, which file, and where its content begins and how long it is."""
 
-    paths: Sequence[str]
-    files: Sequence[BinaryIO]
+    shards: Sequence[Shard]
     places: np.ndarray  # int64 [records, 3]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def features(self, row: int) -> Mapping[str, Any]:
-        """What one record holds, by name; any thread may ask.
+        """What one record holds, by name.
 
         Raises:
           UserError: it is no tf.train.Example.
         """
         number, offset, size = self.places[row].tolist()
-        return self.parsed(row, os.pread(self.files[number].fileno(), size, offset))
+        return self.parsed(row, self.shards[number].read(offset, size))
 
     def parsed(self, row: int, content: bytes) -> Mapping[str, Any]:
         """The same, of a record that was read already."""
@@ -63,7 +106,7 @@ class Records:
             return Example.FromString(content).features.feature
         except DecodeError:
             number, offset, _ = self.places[row].tolist()
-            raise _damaged(self.paths[number], offset - _HEADER, "it is no tf.train.Example") from None
+            raise _damaged(self.shards[number].path, offset - _HEADER, "it is no tf.train.Example") from None
 
     def all(self) -> Iterator[Mapping[str, Any]]:
         """What every record holds, each read and compared with its checksum.
@@ -73,18 +116,18 @@ class Records:
         """
         ends = np.cumsum(self.places[:, 2]) // _AT_ONCE
         for part in np.split(np.arange(len(self)), np.flatnonzero(np.diff(ends)) + 1):
-            whole = [os.pread(self.files[n].fileno(), size + _FOOTER, at) for n, at, size in self.places[part].tolist()]
+            whole = [self.shards[n].read(offset, size + _FOOTER) for n, offset, size in self.places[part].tolist()]
             contents = [record[:-_FOOTER] for record in whole]
             stored = np.asarray([int.from_bytes(record[-_FOOTER:], "little") for record in whole], np.uint32)
             for place in np.flatnonzero(masked_crc32c_of(contents) != stored)[:1]:
                 number, offset, _ = self.places[part[place]].tolist()
-                raise _damaged(self.paths[number], offset - _HEADER, "it does not match its checksum")
+                raise _damaged(self.shards[number].path, offset - _HEADER, "it does not match its checksum")
             yield from map(self.parsed, part.tolist(), contents)
 
     def name(self, row: int) -> str:
         """How people find a record: its file and where it begins there."""
         number, offset, _ = self.places[row].tolist()
-        return f"{Path(self.paths[number]).name}@{offset - _HEADER}"
+        return f"{Path(self.shards[number].path).name}@{offset - _HEADER}"
 
 
 def read_records(
@@ -100,7 +143,7 @@ def read_records(
       UserError: no such file, damage, a feature that some record lacks or has in another kind.
     """
     records = _opened(_files(path, key))
-    first = records.features(0)
+    first = next(records.all())
     known = {label: find(label, first, path) for label in labels} | {name: name for name in others if name in first}
     names = {field: wanted(field, fields, [n for n in first if n not in known.values()], path) for field in fields}
     kinds = {name: first[name].WhichOneof("kind") for name in {*names.values(), *known.values()}}
@@ -168,42 +211,34 @@ def _files(path: str, key: str) -> list[str]:
 
 
 def _opened(paths: Sequence[str]) -> Records:
-    files, places = [], []
-    for number, path in enumerate(paths):
-        file = open(path, "rb")  # noqa: SIM115 - it is read as long as the run lasts
-        if os.pread(file.fileno(), 2, 0) == _GZIP:
-            file = _unpacked(path)
-        files.append(file)
-        places += [(number, offset, size) for offset, size in _index(path, file)]
+    shards, places, unpacked = [], [], None
+    for path in paths:
+        with open(path, "rb") as file:
+            is_packed = file.read(2) == _GZIP
+        if is_packed:
+            unpacked = unpacked or Unpacked()
+            start = unpacked.add(path)
+            shards.append(Shard(path, start, unpacked.size, unpacked))
+        else:
+            shards.append(Shard(path, 0, os.path.getsize(path), None))
+        places += [(len(shards) - 1, offset, size) for offset, size in _index(shards[-1])]
     if not places:
         raise UserError("data", shortlist(list(paths)), "there are no records", "give at least one of each class")
-    return Records(paths, files, np.asarray(places, np.int64))
+    return Records(shards, np.asarray(places, np.int64))
 
 
-def _unpacked(path: str) -> BinaryIO:
-    """The content of a gzip file in a nameless temporary one: packed, there is no way to its middle."""
-    plain = tempfile.TemporaryFile()  # noqa: SIM115 - as above
-    try:
-        with gzip.open(path) as packed:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError("data", path, f"this gzip file is damaged ({error})", "copy or write it again") from None
-    plain.flush()
-    return plain
-
-
-def _index(path: str, file: BinaryIO) -> list[tuple[int, int]]:
+def _index(shard: Shard) -> list[tuple[int, int]]:
     """(offset, size) of each record's content."""
-    found, headers, at, end = [], [], 0, os.fstat(file.fileno()).st_size
+    found, headers, at, end = [], [], 0, shard.end - shard.start
     while at < end:
-        headers.append(os.pread(file.fileno(), _HEADER, at))
+        headers.append(shard.read(at, _HEADER))
         size = int.from_bytes(headers[-1][:8], "little")
         if len(headers[-1]) < _HEADER or at + _HEADER + size + _FOOTER > end:
-            _check_headers(path, headers, [*found, (at + _HEADER, size)])
-            raise _damaged(path, at, "it ends before its length says")
+            _check_headers(shard.path, headers, [*found, (at + _HEADER, size)])
+            raise _damaged(shard.path, at, "it ends before its length says")
         found.append((at + _HEADER, size))
         at += _HEADER + size + _FOOTER
-    _check_headers(path, headers, found)
+    _check_headers(shard.path, headers, found)
     return found
 
 
