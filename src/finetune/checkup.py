@@ -47,8 +47,8 @@ def check_data(recipe: Recipe) -> int:
     training, apart = read(recipe.data.path, "data.path"), read(recipe.data.eval_path, "data.eval_path")
     if training is not None and len(training):
         try:
-            tasks, *sides = settle(source, recipe, heads, training, apart)
-            doctor.look_at_classes(*sides, tasks, findings)
+            tasks, learnt, held_out = settle(source, recipe, heads, training, apart)
+            doctor.look_at_classes(learnt, held_out, tasks, findings)
             make_loader(training, source.input_kinds(), recipe.data)
         except UserError as error:
             findings.errors.append(f"{error.where}: {error.what}; {error.todo}".removesuffix("; "))

@@ -116,7 +116,7 @@ def _field(value: Any, where: str) -> Field:
         first = np.asarray(value[0])
         if not first.ndim:
             raise UserError("data", where, "an input is a mixture of numbers and lists", "give arrays") from None
-        return ragged(value, first.dtype)
+        return ragged(list(value), first.dtype)
 
 
 def _column(values: Any) -> np.ndarray:
