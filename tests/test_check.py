@@ -34,7 +34,11 @@ def test_a_good_recipe_passes():
         ("head.name", "_head", "'_head' cannot be the scope"),
         ("head.name", "", "'' cannot be the scope"),
         ("head.name", "my head", "'my head' cannot be the scope"),
-        ("data.kind", "image", "'image' is not one of images, arrays, synthetic; did you mean images?"),
+        (
+            "data.kind",
+            "image",
+            "'image' is not one of images, arrays, tfrecord, csv, tfds, python, synthetic; did you mean images?",
+        ),
         ("data.path", None, "data.path: not given, and data.kind is images"),
         ("data.holdout", 1.0, "data.holdout: 1.0 is no share"),
         ("data.holdout", float("nan"), "data.holdout: nan is no share"),
@@ -105,3 +109,25 @@ def test_keras_has_the_optimizers_that_are_written_down():
     keras = pytest.importorskip("keras")
     for name in OPTIMIZERS:
         assert type(keras.optimizers.get(name)).__name__.lower() == name
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"balance": "sampled"}, "data.balance: 'sampled' is not one of none, sampling; did you mean sampling?"),
+        ({"group": "(a"}, "data.group: '(a' is no regular expression"),
+        ({"columns": {"x": ["a"]}}, "data.columns: is given, and data.kind is images"),
+        ({"args": {"x": 1}}, "data.args: is given, and data.kind is images"),
+        ({"kind": "csv", "columns": {"x": [1]}}, "data.columns.x: [1] is no list of columns"),
+        ({"bucket": [4, 2]}, "data.bucket: [4, 2] are no rising lengths"),
+        ({"bucket": [0, 2]}, "data.bucket: [0, 2] are no rising lengths"),
+        ({"classes": ["a", "a"]}, "data.classes: ['a', 'a'] are not two or more different names"),
+    ],
+)
+def test_words_about_data_that_cannot_be_meant_are_refused(data, message):
+    recipe = good()
+    for name, value in data.items():
+        setattr(recipe.data, name, value)
+    with pytest.raises(UserError) as caught:
+        check(recipe)
+    assert message in str(caught.value)

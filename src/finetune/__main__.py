@@ -12,6 +12,7 @@ verbs:
 options:
   -m, --multirun    train once for each combination of comma-separated values
   -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
+      --check-data  say everything that is wrong or odd with the data, and stop (0 if it is good, else 2)
   -h, --help        print this and stop
       --version     print the version and stop
 
@@ -65,6 +66,7 @@ _STORAGE = (
     errno.ENAMETOOLONG,
 )
 
+CHECK_DATA = "--check-data"
 BUG = 70
 BY_HAND = 130  # what a shell reports for SIGINT
 
@@ -113,7 +115,11 @@ def train(words: list[str]) -> int:
     """train what the recipe says; needs no verb"""
     from finetune.compose import compose, through_hydra
 
-    flags, overrides = _flags(words)
+    flags, overrides = _flags([word for word in words if word != CHECK_DATA])
+    if CHECK_DATA in words:
+        if flags:
+            raise UserError("recipe", CHECK_DATA, f"goes without {flags[0]}", "leave one of the two out")
+        return _check_data(compose(overrides))
     if flags:
         return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
     return _start(compose(overrides))
@@ -169,6 +175,15 @@ def _start(composed: Composed) -> int:
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
     return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides), log)
+
+
+def _check_data(composed: Composed) -> int:
+    from finetune.check import check
+
+    check(composed.recipe)
+    from finetune.checkup import check_data
+
+    return check_data(composed.recipe)
 
 
 def _flags(words: list[str]) -> tuple[list[str], list[str]]:

@@ -10,9 +10,11 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Head, Recipe, named_heads
+from finetune.recipe import Data, Head, Recipe, named_heads
 
-DATA_KINDS = ("images", "arrays", "synthetic")
+DATA_KINDS = ("images", "arrays", "tfrecord", "csv", "tfds", "python", "synthetic")
+NAMED_KINDS = ("tfrecord", "csv", "tfds", "python")  # those that data.columns is for
+BALANCES = ("none", "sampling")
 HEAD_KINDS = ("linear", "mlp", "conv")
 LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
@@ -65,6 +67,7 @@ def check(recipe: Recipe) -> None:
     if recipe.data.kind != "synthetic" and not recipe.data.path:
         raise UserError("recipe", "data.path", f"not given, and data.kind is {recipe.data.kind}", "add data.path=…")
     _share("data.holdout", recipe.data.holdout)
+    _data(recipe.data)
     _image_size(recipe.data.image_size)
 
     _length(recipe.train.steps, recipe.train.epochs)
@@ -118,6 +121,23 @@ def _class_weights(key: str, value: Any) -> None:
     if not numbers or not all(isinstance(w, (int, float)) and math.isfinite(w) and w >= 0 for w in numbers):
         what = f"{value!r} is neither balanced nor a weight for each class"
         raise UserError("recipe", key, what, "e.g. {coat: 1, dress: 2}")
+
+
+def _data(data: Data) -> None:
+    _one_of("data.balance", data.balance, BALANCES)
+    if data.group is not None:
+        _regex("data.group", data.group)
+    for key, given, kinds in (("columns", data.columns, NAMED_KINDS), ("args", data.args, ("tfds", "python"))):
+        if given and data.kind not in kinds:
+            what = f"is given, and data.kind is {data.kind}"
+            raise UserError("recipe", f"data.{key}", what, f"it is for {', '.join(kinds)}; leave it out")
+    for field, names in data.columns.items():
+        if not (isinstance(names, str) or (isinstance(names, list) and all(isinstance(n, str) for n in names))):
+            raise UserError("recipe", f"data.columns.{field}", f"{names!r} is no list of columns", "e.g. [age, height]")
+    if data.bucket != sorted(set(data.bucket)) or any(length < 1 for length in data.bucket):
+        raise UserError("recipe", "data.bucket", f"{data.bucket} are no rising lengths", "e.g. [16, 32, 64]")
+    if data.classes is not None and (len(set(data.classes)) != len(data.classes) or len(data.classes) < 2):
+        raise UserError("recipe", "data.classes", f"{data.classes} are not two or more different names")
 
 
 def _length(steps: int | None, epochs: float | None) -> None:

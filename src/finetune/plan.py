@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from finetune.errors import UserError
-from finetune.learning.data import Examples, hold_out, read_examples
+from finetune.learning.data import Examples, grouped, hold_out
+from finetune.learning.kinds import read_examples
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, weighed, with_targets
@@ -29,6 +32,7 @@ class Plan:
     held_out: Examples
     heads: Mapping[str, Head]
     tasks: tuple[Task, ...]
+    members: Sequence[np.ndarray] | None  # the training examples of each class, where classes are balanced
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
 
@@ -49,15 +53,8 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
       UserError: anything that does not fit.
     """
-    asked = recipe.source
-    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
+    source = read_sized(recipe)
     heads = named_heads(recipe)
-    also = {f"heads.{name}.cut": head.cut for name, head in heads.items() if head.cut is not None}
-    also |= {"distill.tensor": recipe.distill.tensor} if recipe.distill.tensor is not None else {}
-    parts = (recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
-    source = read_source(asked.path, *parts)
-    batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
-    source = resized(source, batch_sizes, recipe.data.image_size)
     for name in heads:
         _check_scope(source, name)
     variants = make_variants(source, recipe.stop_gradient, recipe.learn)
@@ -75,6 +72,7 @@ def make_plan(recipe: Recipe) -> Plan:
         held_out=held_out,
         heads=heads,
         tasks=tasks,
+        members=_members(training, tasks) if recipe.data.balance == "sampling" else None,
         steps=steps,
         digests={
             "source.path": metagraph.digest(source.pair.files),
@@ -83,24 +81,64 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
+def read_sized(recipe: Recipe) -> Source:
+    """The source, with the batch and image sizes that the recipe asks for.
+
+    Raises:
+      UserError: it cannot be used.
+    """
+    asked = recipe.source
+    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
+    also = {f"heads.{name}.cut": head.cut for name, head in named_heads(recipe).items() if head.cut is not None}
+    also |= {"distill.tensor": recipe.distill.tensor} if recipe.distill.tensor is not None else {}
+    parts = (recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
+    source = read_source(asked.path, *parts)
+    batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
+    return resized(source, batch_sizes, recipe.data.image_size)
+
+
 def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tuple[tuple[Task, ...], Examples, Examples]:
     """The tasks, the examples to train on and those to evaluate on, with their targets."""
-    columns = {name: head.labels or recipe.data.labels for name, head in heads.items()}
+    columns = label_columns(recipe, heads)
     if recipe.data.kind == "synthetic":
         examples, apart = synthetic(source, heads, columns, recipe.run.seed), None
     else:
         examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())))
-    tasks = [
-        make_task(name, head, tensor_name(head.cut or source.cut), columns[name], examples)
-        for name, head in heads.items()
-    ]
+    return settle(source, recipe, heads, examples, apart)
+
+
+def label_columns(recipe: Recipe, heads: Mapping[str, Head]) -> dict[str, str]:
+    """The column that each head learns."""
+    return {name: head.labels or recipe.data.labels for name, head in heads.items()}
+
+
+def settle(
+    source: Source, recipe: Recipe, heads: Mapping[str, Head], examples: Examples, apart: Examples | None
+) -> tuple[tuple[Task, ...], Examples, Examples]:
+    """The tasks, the examples to train on and those to evaluate on; without `apart` some of the first are held out.
+
+    Raises:
+      UserError: the labels are not what the heads learn.
+    """
+    columns, names = label_columns(recipe, heads), recipe.data.classes or ()
+    cuts = {name: tensor_name(head.cut or source.cut) for name, head in heads.items()}
+    tasks = [make_task(name, head, cuts[name], columns[name], examples, names=names) for name, head in heads.items()]
     examples = with_targets(examples, tasks)
+    groups = grouped(examples, recipe.data.group) if recipe.data.group else None
     if apart is None:
-        training, held_out = hold_out(examples, recipe.data.holdout)
+        training, held_out = hold_out(examples, recipe.data.holdout, groups)
     else:
         training, held_out = examples, with_targets(apart, tasks, "data.eval_path")
     weighing = ((task, heads[task.name].class_weights, training.targets[task.name]) for task in tasks)
     return tuple(weighed(*words, f"{words[0].name}.class_weights") for words in weighing), training, held_out
+
+
+def _members(training: Examples, tasks: Sequence[Task]) -> list[np.ndarray]:
+    exclusive = [task for task in tasks if task.is_exclusive]
+    if not exclusive:
+        raise UserError("recipe", "data.balance", "no head has one class an example", "add data.balance=none")
+    classes = training.targets[exclusive[0].name]
+    return [np.flatnonzero(classes == number) for number in np.unique(classes)]
 
 
 def _check_scope(source: Source, scope: str) -> None:

@@ -14,6 +14,8 @@ import types
 from typing import Any
 
 _MODULES = {
+    "feature": "example",
+    "example": "example",
     "attr_value": "framework",
     "graph": "framework",
     "node_def": "framework",
@@ -74,4 +76,5 @@ SaverDef = _loaded["saver"].SaverDef
 BundleHeaderProto = _loaded["tensor_bundle"].BundleHeaderProto
 BundleEntryProto = _loaded["tensor_bundle"].BundleEntryProto
 SavedTensorSlices = _loaded["saved_tensor_slice"].SavedTensorSlices
+Example = _loaded["example"].Example
 DataType = _loaded["types"].DataType

@@ -72,13 +72,24 @@ class Head:
 class Data:
     """The examples, and how one of them is prepared for the source's input."""
 
-    kind: str = "images"
-    path: Optional[str] = None  # images: a folder with one folder per class; arrays: a .npz file
+    kind: str = "images"  # images, arrays, tfrecord, csv, tfds, python, synthetic
+    # images: a folder with one folder per class, or a .csv or .jsonl file with the columns `file` and data.labels;
+    # arrays: a .npz file, a .npy file, or a folder of those; tfrecord: a file, a folder or a pattern;
+    # csv: a .csv, .tsv or .jsonl file; tfds: NAME or NAME:SPLIT; python: module:function
+    path: Optional[str] = None
     eval_path: Optional[str] = None  # examples to evaluate on; None holds some of `path` out
     holdout: float = 0.2  # the share held out, chosen by a hash of each file's content
+    group: Optional[str] = None  # a column, or a regex on the files' names: all of a group go to the same side
     preprocess: str = MISSING  # no default: the wrong one costs accuracy and never fails
     image_size: Optional[list[int]] = None  # [height, width]; None: what the input placeholder says
-    labels: str = "labels"  # arrays: the name of the array of labels
+    labels: str = "labels"  # the column of labels; where there is none of that name, `label`
+    classes: Optional[list[str]] = None  # the names of the classes in their order; None: alphabetical, or numbers
+    columns: dict[str, Any] = field(default_factory=dict)  # input -> the column, feature or columns that fill it
+    args: dict[str, Any] = field(default_factory=dict)  # of the function of kind python, or of tfds.data_source
+    balance: str = "none"  # sampling: every class is trained on equally often
+    pad: dict[str, Any] = field(default_factory=dict)  # input -> what rows of different lengths are filled up with; 0
+    bucket: list[int] = field(default_factory=list)  # the lengths they are filled up to; []: that of the longest
+    lengths: dict[str, str] = field(default_factory=dict)  # input -> the input that takes the lengths of its rows
 
 
 @dataclass

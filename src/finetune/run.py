@@ -40,7 +40,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
-    from finetune.learning import batches
+    from finetune.learning import batches, duplicates
     from finetune.learning.distill import with_old_logits
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
@@ -83,6 +83,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.variants.evaluation, pretrained)
+    warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
     for line in [*report.opening(plan, model, saved, started, proof), *sized, *reused, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
@@ -120,7 +121,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
     training = batches.training_batches(
-        plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed
+        plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed, plan.members
     )
     if model.teacher is not None:
         training = with_old_logits(training, model.teacher, pretrained, OLD)

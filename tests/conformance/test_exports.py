@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from finetune.surgery.phases import make_phases
 from goldens import GOLDENS, Golden, every_golden, model_of, softmax_of, source_of
 
 from finetune.engine import heads
@@ -21,6 +20,7 @@ from finetune.results import convert, export, onnx, parity, reload
 from finetune.results.card import Card, HeadCard
 from finetune.results.serving import Serving, frozen_graph, read_serving
 from finetune.surgery.source import Source, read_source, read_values
+from finetune.surgery.variants import make_variants
 
 tf1 = tf.compat.v1
 CLASSES = ("a", "b", "c")
@@ -107,7 +107,7 @@ def test_two_heads_are_told_apart(tmp_path: Path):
     source = source_of(GOLDENS["dense_resource"])
     tasks = [softmax_of(3, source.cut, "kind"), Task("size", source.cut, "size", "squared", (), 2)]
     words = {"kind": Head(name="kind"), "size": Head(name="size", loss="squared")}
-    model = graft(make_phases(source, True, []), words, tasks)
+    model = graft(make_variants(source, True, []), words, tasks)
     values = {**read_values(source), **heads.initial_values(model.new_variables, 0)}
     export.write_pair(tmp_path / "pair", pair_graph(source, model), values, source.pieces(), beside={})
     kind = HeadCard("softmax", CLASSES, {"logits": "kind/logits:0", "probabilities": "kind/probabilities:0"})

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from finetune.errors import UserError
-from finetune.learning import batches, data
+from finetune.learning import batches, data, folders
 from finetune.learning.tasks import make_task, with_targets
 from finetune.recipe import Data, Head
 
@@ -101,7 +101,7 @@ def images(tmp_path: Path) -> data.Examples:
         for i in range(3):
             pixels = tf.fill([4, 6, 3], tf.constant(100 * label + i, tf.uint8))
             (tmp_path / name / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-    found = data.class_folders(str(tmp_path), "labels")
+    found = folders.class_folders(str(tmp_path), "labels")
     return with_targets(found, [make_task("head", Head(), "cut:0", "labels", found)])
 
 

@@ -155,3 +155,19 @@ def test_weights_by_name():
         "there is no class 'dogs'",
         "did you mean dog?",
     )
+
+
+# ---- names that the recipe gives
+
+
+def named(column: Any, names: list[str]) -> Task:
+    return make_task("head", Head(), "fc7:0", "labels", examples(column), names=names)
+
+
+def test_the_recipe_may_give_the_names_and_their_order():
+    task = named(["cat", "dog"], ["dog", "cat", "fox"])
+    assert (task.classes, targets(task, ["cat", "dog"]).tolist()) == (("dog", "cat", "fox"), [1, 0])
+    assert named([0, 1, 1], ["no", "yes"]).classes == ("no", "yes")
+    error = refusal(named, ["cat", "dog"], ["cat", "dgo"])
+    assert (error.where, error.todo) == ("data.classes", "did you mean dgo?")
+    assert "label 2 in row 1" in refusal(targets, named([0, 1], ["no", "yes"]), [0, 2]).what

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from finetune.errors import UserError
 from finetune.learning import preprocess
-from finetune.learning.data import Examples, refuse_unreadable
+from finetune.learning.data import Examples
+from finetune.learning.folders import refuse_unreadable
+from finetune.learning.gathering import row_loader
 from finetune.recipe import Data
 from finetune.surgery.source import Kind
 
@@ -28,20 +30,55 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
     """
     position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch, place = position // count, position % count
+    return _shuffled(place, seed, epoch, tf.zeros_like(epoch), tf.constant(count - 1, tf.int64))
+
+
+def balanced_order(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> Any:
+    """The examples of one step where all classes are seen equally often, however many examples they have.
+
+    Each stretch of the endless stream that is as long as there are classes has every class once, in an order of its
+    own. The examples of a class come as those of a whole data set do: in permutations, one after the other.
+
+    Args:
+      members: the indices of the examples of each class, none of them empty.
+    """
+    classes = len(members)
+    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    turn, place = position // classes, position % classes
+    chosen = _shuffled(place, seed, turn, -tf.ones_like(turn), tf.constant(classes - 1, tf.int64))
+    counts = tf.gather(tf.constant([len(m) for m in members], tf.int64), chosen)
+    own = _shuffled(turn % counts, seed, turn // counts, chosen, counts - 1)
+    starts = tf.constant(np.cumsum([0, *map(len, members)])[:-1], tf.int64)
+    return tf.gather(tf.constant(np.concatenate(members), tf.int64), tf.gather(starts, chosen) + own)
+
+
+def _shuffled(place: Any, seed: int, epoch: Any, of: Any, last: Any) -> Any:
+    """Where each place is in the permutation of 0 to `last` that belongs to its seed, its epoch and what it is of."""
     # The raw op, for a batch may hold the end of one epoch and the beginning of the next, and
     # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21).
-    seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-    last = tf.constant(count - 1, tf.int64)
+    seeds = tf.stack([tf.fill(place.shape, tf.constant(seed, tf.int64)), epoch, of], axis=1)
     # With the usual four rounds neighbours stay neighbours, and a batch of a sorted data set is nearly of one class.
     return tf.raw_ops.RandomIndexShuffle(index=place, seed=seeds, max_index=last, rounds=8)
 
 
 def training_batches(
-    examples: Examples, load: Loader, start: int, stop: int, batch_size: int, seed: int
+    examples: Examples,
+    load: Loader,
+    start: int,
+    stop: int,
+    batch_size: int,
+    seed: int,
+    members: Sequence[np.ndarray] | None = None,
 ) -> Iterator[Batch]:
-    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples."""
+    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
+
+    With `members`, the indices of each class, the classes are balanced.
+    """
     steps = tf.data.Dataset.range(start, stop)
-    indices = steps.map(lambda step: order(step, batch_size, len(examples), seed))
+    if members is None:
+        indices = steps.map(lambda step: order(step, batch_size, len(examples), seed))
+    else:
+        indices = steps.map(lambda step: balanced_order(step, batch_size, members, seed))
     return _batches(examples, load, indices, batch_size)
 
 
@@ -85,10 +122,13 @@ def _naming_files(batches: Iterator[Batch], examples: Examples, load: Loader) ->
     """The batches; a file that cannot be decoded ends them with an error that names every such file."""
     try:
         yield from batches
-    except tf.errors.InvalidArgumentError:
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if examples.arrays is None:
             refuse_unreadable(unreadable(examples, load))
-        raise
+            raise
+        said = str(error.message).strip().splitlines()
+        what = f"the rows of a batch cannot be read ({said[0].split('}}')[-1].strip()[:200]})"
+        raise UserError("data", "data.path", what, "look at all of them with --check-data") from error
 
 
 def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> Loader:
@@ -101,7 +141,7 @@ def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> L
       UserError: the inputs do not take such examples.
     """
     if examples.arrays is not None:
-        return _array_loader(examples.arrays, inputs)
+        return row_loader(examples.arrays, inputs, data, image_geometry)
     if len(inputs) != 1:
         raise UserError(
             "data", "data.kind", f"images fill one input, the cut needs {sorted(inputs)}", "use data.kind=arrays"
@@ -109,28 +149,6 @@ def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> L
     ((field, (enum, shape)),) = inputs.items()
     channels, size = image_geometry(shape, data.image_size)
     return _image_loader(examples, field, channels, size, data.preprocess, tf.as_dtype(enum))
-
-
-def _array_loader(arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Kind]) -> Loader:
-    rows = {}
-    for name, (enum, shape) in inputs.items():
-        array, dtype = arrays[name], tf.as_dtype(enum)
-        if shape is not None and not _fits(array.shape[1:], shape[1:]):
-            what = f"'{name}' has rows of {list(array.shape[1:])}, the input takes {list(shape[1:])}"
-            raise UserError("data", f"source.inputs.{name}", what, "reshape the array")
-        if array.dtype.kind == "f" and dtype.is_integer:
-            raise UserError(
-                "data",
-                f"source.inputs.{name}",
-                f"'{name}' is {array.dtype}, the input takes {dtype.name}",
-                "convert it",
-            )
-        rows[name] = tf.constant(array if dtype == tf.string else array.astype(dtype.as_numpy_dtype))
-    return lambda index: {name: tf.gather(array, index) for name, array in rows.items()}
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
 
 
 def _image_loader(
@@ -198,5 +216,5 @@ def unreadable(examples: Examples, load: Loader) -> list[str]:
         try:
             load(tf.constant(index, tf.int64))
         except tf.errors.OpError as error:
-            bad.append(f"{source} ({str(error.message).splitlines()[0].split('}}')[-1].strip()[:80]})")
+            bad.append(f"{source} ({preprocess.reason(error)})")
     return bad

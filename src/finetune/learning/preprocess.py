@@ -46,6 +46,20 @@ def decode(content: Any, channels: int) -> Any:
     return image
 
 
+def what_is_wrong(content: bytes) -> str:
+    """Why an image cannot be decoded; nothing if it can."""
+    try:
+        decode(tf.constant(content), 3)
+    except tf.errors.OpError as error:
+        return reason(error)
+    return ""
+
+
+def reason(error: tf.errors.OpError) -> str:
+    """What a decoder says, without the names of node and op."""
+    return str(error.message).splitlines()[0].split("}}")[-1].partition(" [Op:")[0].strip()[:80]
+
+
 def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:
     """Images as the source's input takes them, one or a batch: resized (bilinear, if sizes differ), scaled, cast."""
     image = tf.cast(image, tf.float32)

@@ -46,8 +46,19 @@ class Task:
         return self.loss in ONE_CLASS
 
 
-def make_task(name: str, head: Head, cut: str, column: str, examples: Examples, where: str = "data.path") -> Task:
+def make_task(
+    name: str,
+    head: Head,
+    cut: str,
+    column: str,
+    examples: Examples,
+    where: str = "data.path",
+    names: Sequence[str] = (),
+) -> Task:
     """The task of a head, as its words and the training examples settle it.
+
+    Args:
+      names: those of the classes in their order, where the recipe gives them.
 
     Raises:
       UserError: they do not agree.
@@ -60,11 +71,24 @@ def make_task(name: str, head: Head, cut: str, column: str, examples: Examples, 
     elif values.dtype.kind in TEXT:
         classes = tuple(sorted(set(values.tolist())))
     else:
-        classes = _numbered(values, head.classes, len(examples), where)
+        classes = _numbered(values, head.classes or len(names) or None, len(examples), where)
+    if names:
+        classes = _named(classes, names, is_text=values.dtype.kind == "O")
     if head.classes not in (None, len(classes)):
         what = f"the recipe says {head.classes}, the data has {len(classes)}: {shortlist(list(classes))}"
         raise UserError("recipe", "head.classes", what, f"set head.classes={len(classes)} or leave it out")
     return Task(name, cut, column, head.loss, classes, len(classes), head.weight)
+
+
+def _named(there: Sequence[str], names: Sequence[str], is_text: bool) -> tuple[str, ...]:
+    """The classes as the recipe names them; numbered ones take the names in their order."""
+    if is_text and (strange := [name for name in there if name not in names]):
+        guess = did_you_mean(strange[0], names) or f"it has {shortlist(list(names))}"
+        raise UserError("recipe", "data.classes", f"the data has a class that it has not: {strange[0]}", guess)
+    if not is_text and len(names) != len(there):
+        what = f"it names {len(names)}, there are {len(there)}"
+        raise UserError("recipe", "data.classes", what, "name each, in the order of the numbers")
+    return tuple(names)
 
 
 def with_targets(examples: Examples, tasks: Sequence[Task], where: str = "data.path") -> Examples:
