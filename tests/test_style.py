@@ -18,12 +18,13 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
-    "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
-    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
-    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "schedules",
-    "protos", "losses", "tasks", "data", "recipe", "names", "errors",
+    "plan", "phases", "synthetic", "heads", "optimizers", "preprocess", "start", "doubts", "freeze", "check",
+    "recipe_files", "packaged", "keys", "schedules", "old_head", "compile", "source", "settle", "backbone", "sizes",
+    "dropout", "specialize", "soundness", "cut", "branches", "modes", "randomness", "parameters", "renaming", "tables",
+    "losses", "findings", "checkpoints", "weights", "trust", "costs", "functions", "bodies", "constants", "initial",
+    "variables", "objects", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
+    "allowed_ops", "output_args", "protos", "intervals", "drift", "baselines", "evaluate", "metrics", "curves",
+    "tasks", "data", "recipe", "names", "errors",
 ]
 # fmt: on
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from finetune.errors import UserError
@@ -11,6 +11,7 @@ from finetune.learning.data import Examples, hold_out, read_examples
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, with_targets
+from finetune.names import node_of
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
 from finetune.recipe import Head, Recipe, Train
@@ -30,6 +31,7 @@ class Plan:
     tasks: tuple[Task, ...]
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
+    old_head: Source | None = None  # the source cut at its own head, where the recipe names it
 
     def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
         """The share of the learning rate that a step takes; None if all take the whole."""
@@ -72,6 +74,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
         },
+        old_head=_old_head(source, recipe, wishes, batch_sizes),
     )
 
 
@@ -87,6 +90,22 @@ def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tupl
     if apart is None:
         return (tasks, *hold_out(examples, recipe.data.holdout))
     return tasks, examples, with_targets(apart, tasks, "data.eval_path")
+
+
+def _old_head(source: Source, recipe: Recipe, wishes: Wishes, batch_sizes: Collection[int]) -> Source | None:
+    asked, at = recipe.source, recipe.eval.old_head
+    if at is None:
+        return None
+    try:
+        old = read_source(asked.path, at, source.inputs, asked.feeds, asked.trust, wishes, asked.dropout)
+        old = resized(old, batch_sizes, recipe.data.image_size)
+    except UserError as error:
+        where = "eval.old_head" if error.where == "cut" else error.where
+        raise UserError(error.code, where, error.what, error.todo) from None
+    if node_of(source.cut) not in old.below.nodes:
+        what = f"'{at}' does not depend on the cut '{source.cut}'"
+        raise UserError("recipe", "eval.old_head", what, "name the source's own logits or probabilities")
+    return old
 
 
 def _check_scope(source: Source, scope: str) -> None:

@@ -30,7 +30,8 @@ Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Model:
     """The grafted model as pure functions of inputs and variables.
 
-    `forward` gives the heads' outputs and losses in evaluation, `step` loss, gradients and updates in training.
+    `forward` gives the heads' outputs and losses in evaluation, `features` what each head reads, `step` loss,
+    gradients and updates in training.
     `said` tells how features become vectors; `feeds` are the mode feeds of both phases.
     """
 
@@ -40,6 +41,7 @@ class Model:
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
     feeds: Mapping[str, Any]
     forward: Function
+    features: Function
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
@@ -87,6 +89,7 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
         inputs=phases.evaluation.inputs,
         feeds=phases.feeds,
         forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
+        features=as_function(forward, [f"{new.scope}/features" for new in joined]),
         step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in phases.training.updates),
