@@ -56,7 +56,7 @@ def test_where_there_is_nothing_to_draw_there_is_none():
     assert interval(VALUES["mae"], one, one * 3, 0) is None
     assert interval(ONE["accuracy"], np.array([0]), np.array([[1.0, 0.0]]), 0) is not None
     assert interval_of_mean(np.array([1.0, np.nan]), 0) is None
-    assert bootstrap(lambda i: np.nan, 5, 0, 200) is None
+    assert bootstrap(lambda draws: np.full(len(draws), np.nan), 5, 0, 200) is None
     # Draws of a class that is hardly there often have no value; most of these have.
     targets = np.array([0] * 30 + [1] * 2)
     assert interval(ONE["auc"], targets, np.random.default_rng(0).dirichlet([1, 1], 32), 0) is not None

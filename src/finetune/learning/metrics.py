@@ -30,18 +30,24 @@ _TINY = np.finfo(np.float32).eps  # what a probability of 0 counts as
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of targets and outputs; where `is_mean`, it has a value for each example and the metric is their mean.
+    """A function of targets and outputs.
 
-    `is_asked` means that scikit-learn computes it.
+    Where there is `then`, `of` gives a value for each example, [n] or several [n, m], and `then` what their means, over
+    n, make of the metric. `is_asked` means that scikit-learn computes it.
     """
 
     of: Measure
-    is_mean: bool = False
+    then: Callable[[Any], Any] | None = None
     is_asked: bool = False
 
 
+def the_mean(means: Any) -> Any:
+    """The metric is the mean itself."""
+    return means
+
+
 def _mean(of: Measure) -> Metric:
-    return Metric(of, is_mean=True)
+    return Metric(of, the_mean)
 
 
 def _asked(name: str, read: Callable[[Any], Any] = lambda outputs: outputs, **options: Any) -> Metric:
@@ -108,10 +114,10 @@ def _calibration_error(targets: Any, outputs: Any) -> Any:
     return sum(b["examples"] * abs(b["confidence"] - b["right"]) for b in bins) / sum(b["examples"] for b in bins)
 
 
-def _f1_micro(targets: Any, outputs: Any) -> Any:
+def _found(targets: Any, outputs: Any) -> Any:
+    """Of each example twice the classes that are rightly found, and those that are there with those that are said."""
     there, said = targets > 0, _decided(outputs)
-    every = there.sum() + said.sum()
-    return 2 * (there & said).sum() / every if every else 0.0
+    return np.stack([2 * (there & said).sum(axis=1), there.sum(axis=1) + said.sum(axis=1)], axis=1)
 
 
 def _correlation(ranked: bool) -> Metric:
@@ -140,7 +146,7 @@ ONE: dict[str, Metric] = {
     "kappa": _asked("cohen_kappa_score", _guess),
 }
 MANY: dict[str, Metric] = {
-    "f1_micro": Metric(_f1_micro),
+    "f1_micro": Metric(_found, lambda means: means[..., 0] / np.maximum(means[..., 1], _TINY)),
     "f1_macro": _asked("f1_score", _decided, average="macro", zero_division=0.0),
     "average_precision": _by_class("average_precision_score"),
     "auc": _by_class("roc_auc_score"),
@@ -152,7 +158,7 @@ MANY: dict[str, Metric] = {
 }
 VALUES: dict[str, Metric] = {
     "mae": _mean(lambda targets, outputs: np.abs(outputs - targets).mean(axis=1)),
-    "rmse": Metric(lambda targets, outputs: np.sqrt(np.mean(np.square(outputs - targets)))),
+    "rmse": Metric(lambda targets, outputs: np.square(outputs - targets).mean(axis=1), np.sqrt),
     "r2": _asked("r2_score"),
     "median_ae": _asked("median_absolute_error"),
     "pearson": _correlation(ranked=False),
@@ -195,12 +201,10 @@ def check(names: Sequence[str], losses: Iterable[str]) -> None:
 
 
 def values(metric: Metric, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """The metric in float64; one number for each example where it is their mean, else a single one.
+    """What the metric is of each example, or, where that has no meaning, of all; float64.
 
-    It is NaN where an output is no number, and where it is not defined.
+    It is NaN where it is not defined. The outputs have to be numbers.
     """
-    if not np.isfinite(outputs).all():
-        return np.full(len(outputs) if metric.is_mean else (), np.nan)
     # What is not defined, as a correlation with a constant, is NaN, and that says it.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -208,7 +212,10 @@ def values(metric: Metric, targets: np.ndarray, outputs: np.ndarray) -> np.ndarr
 
 
 def measure(name: str, loss: str, targets: np.ndarray, outputs: np.ndarray) -> float:
-    """One metric as a number."""
+    """One metric as a number; NaN where an output is none, or it is not defined."""
     metric = find(name, loss)
     assert metric is not None, name
-    return float(np.mean(values(metric, targets, outputs)))
+    if not np.isfinite(outputs).all():
+        return float("nan")
+    found = values(metric, targets, outputs)
+    return float(found if metric.then is None else metric.then(found.mean(axis=0)))
