@@ -71,12 +71,16 @@ def probe(
     for task in tasks:
         learnt, judged = here[f"{task.name}/features"], there[f"{task.name}/features"]
         outputs = linear_probe(learnt, seen.targets[task.name], judged, task.loss, task.outputs)
-        wanted = () if outputs is None else chosen(names, task.loss)
-        found[task.name] = {n: measure(n, task.loss, held_out.targets[task.name], outputs) for n in wanted}
+        found[task.name] = {}
+        if outputs is not None:
+            truth, wanted = held_out.targets[task.name], chosen(names, task.loss)
+            found[task.name] = {name: measure(name, task.loss, truth, outputs) for name in wanted}
     return {**by_head(found), "examples": len(seen)}
 
 
-def linear_probe(features: np.ndarray, targets: np.ndarray, elsewhere: np.ndarray, loss: str, outputs: int) -> Any:
+def linear_probe(
+    features: np.ndarray, targets: np.ndarray, elsewhere: np.ndarray, loss: str, outputs: int
+) -> np.ndarray | None:
     """What a linear model of the features says elsewhere; None where features are no numbers.
 
     Ridge regression on numbers or on 0 and 1 for the classes, in closed form, its strength chosen by generalised
