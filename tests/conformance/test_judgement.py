@@ -49,6 +49,6 @@ def test_the_result_has_an_interval_baselines_and_files(tmp_path: Path, capsys: 
 def test_a_probe_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "run"
     assert run(made(folder, probe=False), "name: x\n", []) == 0
-    assert "probe" not in capsys.readouterr().out
+    assert "probe |" not in capsys.readouterr().out
     head = json.loads((folder / "evaluation.json").read_text())["heads"]["head"]
     assert list(head["baselines"]) == ["majority class", "untrained head"]
