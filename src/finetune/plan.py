@@ -14,7 +14,7 @@ from finetune.learning.kinds import read_examples
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, weighed, with_targets
-from finetune.names import tensor_name
+from finetune.names import node_of, tensor_name
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
 from finetune.recipe import Head, Recipe, Train, named_heads
@@ -35,6 +35,7 @@ class Plan:
     members: Sequence[np.ndarray] | None  # the training examples of each class, where classes are balanced
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
+    old_head: Source | None = None  # the source cut at its own head, where the recipe names it
 
     def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
         """The share of the learning rate that a step takes; None if all take the whole."""
@@ -78,6 +79,7 @@ def make_plan(recipe: Recipe) -> Plan:
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
         },
+        old_head=_old_head(source, recipe),
     )
 
 
@@ -87,12 +89,15 @@ def read_sized(recipe: Recipe) -> Source:
     Raises:
       UserError: it cannot be used.
     """
-    asked = recipe.source
-    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
     also = {f"heads.{name}.cut": head.cut for name, head in named_heads(recipe).items() if head.cut is not None}
     also |= {"distill.tensor": recipe.distill.tensor} if recipe.distill.tensor is not None else {}
-    parts = (recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
-    source = read_source(asked.path, *parts)
+    return _read(recipe, recipe.cut, recipe.source.inputs, also)
+
+
+def _read(recipe: Recipe, at: str, inputs: Mapping[str, str], also: Mapping[str, str]) -> Source:
+    asked = recipe.source
+    wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
+    source = read_source(asked.path, at, inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     return resized(source, batch_sizes, recipe.data.image_size)
 
@@ -139,6 +144,21 @@ def _members(training: Examples, tasks: Sequence[Task]) -> list[np.ndarray]:
         raise UserError("recipe", "data.balance", "no head has one class an example", "add data.balance=none")
     classes = training.targets[exclusive[0].name]
     return [np.flatnonzero(classes == number) for number in np.unique(classes)]
+
+
+def _old_head(source: Source, recipe: Recipe) -> Source | None:
+    at = recipe.eval.old_head
+    if at is None:
+        return None
+    try:
+        old = _read(recipe, at, source.inputs, {})
+    except UserError as error:
+        where = "eval.old_head" if error.where == "cut" else error.where
+        raise UserError(error.code, where, error.what, error.todo) from None
+    if node_of(source.cut) not in old.below.nodes:
+        what = f"'{at}' does not depend on the cut '{source.cut}'"
+        raise UserError("recipe", "eval.old_head", what, "name the source's own logits or probabilities")
+    return old
 
 
 def _check_scope(source: Source, scope: str) -> None:

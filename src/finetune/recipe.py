@@ -114,6 +114,9 @@ class Eval:
 
     every_steps: Optional[int] = None  # None: once an epoch
     batch_size: Optional[int] = None  # None: as in training
+    metrics: list[str] = field(default_factory=list)  # by name, the one to remember first; [] for the usual ones
+    probe: bool = True  # compare with a linear probe of the pretrained features
+    old_head: Optional[str] = None  # a tensor behind the cut, to see how far training moves what the source could do
 
 
 @dataclass

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
@@ -37,15 +38,18 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     started = start_tensorflow()
     from finetune.engine.graft import OLD, graft, pair_graph
     from finetune.engine.heads import initial_values
+    from finetune.engine.old_head import make_old_head
     from finetune.engine.proof import prove
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
-    from finetune.learning import batches, duplicates
+    from finetune.learning import baselines, batches, duplicates
+    from finetune.learning.data import Examples
     from finetune.learning.distill import with_old_logits
+    from finetune.learning.drift import Drift, drift
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
-    from finetune.results import export, report
+    from finetune.results import export, findings, report
     from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
@@ -56,6 +60,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     sized = check_sizes(source, plan.variants.evaluation, plan.variants.feeds, probe()) if source.is_resized else []
     distill = recipe.distill if recipe.distill.tensor is not None else None
     model = graft(plan.variants, plan.heads, plan.tasks, probe, distill)
+    old_head = plan.old_head and make_old_head(plan.old_head, recipe.run.seed, recipe.source.allow_nonfinite, probe())
 
     # ---- init from the source, or resume from our own last save.
     fresh, reused = with_old_rows(initial_values(model.new_variables, recipe.run.seed), plan.tasks, plan.heads, source)
@@ -94,16 +99,30 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
     # ---- Train.
-    def held_out_now() -> dict[str, Evaluation]:
+    def in_order(examples: Examples, load: batches.Loader) -> Iterator[batches.Batch]:
         size = recipe.eval.batch_size or recipe.train.batch_size
-        held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
+        return batches.evaluation_batches(examples, load, size, whole=source.batch_size is not None)
+
+    def held_out_now() -> dict[str, Evaluation]:
         forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
-        return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
+        return evaluate(forward, in_order(plan.held_out, load_held_out), plan.tasks, len(plan.held_out))
+
+    def features_now(examples: Examples) -> dict[str, Any]:
+        rows = in_order(examples, batches.make_loader(examples, source.input_kinds(), recipe.data))
+        return baselines.collect((model.features(state.arguments(i, {})) for i, _, _ in rows), len(examples))
+
+    def drift_now() -> Drift | None:
+        if old_head is None or plan.old_head is None:
+            return None
+        before = {f"variable/{name}": pretrained[name] for name in state.live.keys() & pretrained.keys()}
+        inputs = (state.arguments(i, {}) for i, _, _ in in_order(plan.held_out, load_held_out))
+        rows = ({"before": old_head({**now, **before}), "after": old_head(now)} for now in inputs)
+        return drift(plan.old_head.cut, **baselines.collect(rows, len(plan.held_out)))
 
     def evaluate_at(step: int) -> None:
         if len(plan.held_out):
             found = held_out_now()
-            tell.scalars("eval", step, metrics(found))
+            tell.scalars("eval", step, metrics(found, recipe.eval.metrics))
             tell.predictions(step, plan.held_out, found, batches.pictures)
 
     def save_at(step: int) -> None:
@@ -120,6 +139,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     share = plan.share_of_rate(recipe.train)
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
+        affordable = plan.steps * recipe.train.batch_size  # a probe costs no more than the training
+        if recipe.eval.probe and len(plan.held_out) and affordable:
+            named = recipe.eval.metrics
+            found = baselines.probe(features_now, plan.training, plan.held_out, plan.tasks, affordable, named)
+            tell.scalars("probe", 0, found)
     training = batches.training_batches(
         plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed, plan.members
     )
@@ -142,13 +166,21 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
     written = export.read_back(folder.model, state.frozen, state.pieces)
     check_frozen(written, certificate)
-    final = held_out_now() if len(plan.held_out) else None
-    result = report.result(plan, final, folder.path)
+    final = held_out_now() if len(plan.held_out) else {}
+    earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
+    heads = findings.judge(final, recipe.eval.metrics, recipe.run.seed, earlier)
+    moved = drift_now() if final else None
+    findings.write(folder.path, stop, heads, final, plan.held_out.sources, moved)
+    result = findings.sentence(heads, len(plan.held_out), plan.steps)
     proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
-    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics(final) if final else {}}
+    for line in [*findings.hints(heads), *([moved.told()] if moved else [])]:
+        tell.line(line)
+    numbers = metrics(final, recipe.eval.metrics) if final else {}
+    done = {"status": "finished", "step": stop, "result": result, "metrics": numbers}
+    done["intervals"] = findings.intervals(heads)
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.learning.data import Examples
-from finetune.learning.tasks import Task, majority, make_task, weighed, with_targets
+from finetune.learning.tasks import Task, make_task, weighed, with_targets
 from finetune.recipe import Head
 from tests.graphs import refusal
 
@@ -89,11 +89,6 @@ def test_labels_that_are_no_numbers_of_classes_are_refused():
     error = refusal(made, np.array([7, 1 << 60, 12]))
     assert error.what == f"label {1 << 60} in row 1 makes more classes than there are rows"
     assert error.todo == "number the classes from 0, or give head.classes"
-
-
-def test_the_majority_is_the_share_of_the_most_frequent_class():
-    assert majority(np.array([0, 1, 1, 2])) == 0.5
-    assert majority(np.zeros(0, np.int64)) == 0.0
 
 
 # ---- any number of classes each

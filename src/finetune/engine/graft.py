@@ -32,8 +32,9 @@ Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Model:
     """The grafted model as pure functions of inputs and variables.
 
-    `forward` gives the heads' outputs and losses in evaluation, `step` loss, gradients and updates in training.
-    `said` tells how features become vectors; `feeds` are the mode feeds of both variants.
+    `forward` gives the heads' outputs and losses in evaluation, `features` what each head reads, `step` loss,
+    gradients and updates in training. `said` tells how features become vectors; `feeds` are the mode feeds of both
+    variants.
     """
 
     grafts: tuple[Graft, ...]
@@ -42,6 +43,7 @@ class Model:
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
     feeds: Mapping[str, Any]
     forward: Function
+    features: Function
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
@@ -100,6 +102,7 @@ def graft(
         inputs=variants.evaluation.inputs,
         feeds=variants.feeds,
         forward=as_function(forward, outputs),
+        features=as_function(forward, [f"{new.scope}/features" for new in joined]),
         step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in variants.training.updates),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.learning.metrics import chosen, measure
 from finetune.learning.tasks import Task
 
 # (inputs, targets) -> HEAD/probabilities or HEAD/values, and HEAD/losses
@@ -44,12 +45,11 @@ class Evaluation:
             return ", ".join(name for name, there in zip(self.task.classes, prediction, strict=True) if there) or "none"
         return " ".join(f"{value:.4g}" for value in prediction)
 
-    def metrics(self) -> dict[str, float]:
-        """The numbers that are logged; the loss is summed in float64."""
-        found = {"loss": float(np.mean(self.losses, dtype=np.float64))}
-        if self.task.classes:
-            return {**found, "accuracy": float(np.mean(self.is_right))}
-        return {**found, "mae": float(np.mean(np.abs(self.outputs - self.targets), dtype=np.float64))}
+    def metrics(self, names: Sequence[str] = ()) -> dict[str, float]:
+        """The numbers that are logged: the loss, summed in float64, and those of the metrics that the head has."""
+        loss = self.task.loss
+        found = {name: measure(name, loss, self.targets, self.outputs) for name in chosen(names, loss)}
+        return {"loss": float(np.mean(self.losses, dtype=np.float64)), **found}
 
 
 def evaluate(
@@ -71,9 +71,16 @@ def evaluate(
     }
 
 
-def metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
+def metrics(evaluations: Mapping[str, Evaluation], names: Sequence[str] = ()) -> dict[str, float]:
     """The metrics of one head as they are; of several with their names before them, and the weighed sum of losses."""
+    found = by_head({name: evaluation.metrics(names) for name, evaluation in evaluations.items()})
     if len(evaluations) == 1:
-        return next(iter(evaluations.values())).metrics()
-    found = {f"{name}/{key}": value for name, e in evaluations.items() for key, value in e.metrics().items()}
+        return found
     return {"loss": sum(e.task.weight * found[f"{name}/loss"] for name, e in evaluations.items()), **found}
+
+
+def by_head(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of all heads in one mapping, as they are logged."""
+    if len(found) == 1:
+        return dict(next(iter(found.values())))
+    return {f"{head}/{key}": value for head, values in found.items() for key, value in values.items()}

@@ -144,11 +144,6 @@ def weighed(task: Task, wanted: Any, targets: np.ndarray, key: str) -> Task:
     return replace(task, weights=tuple(named.get(name, 1.0) for name in task.classes))
 
 
-def majority(targets: np.ndarray) -> float:
-    """The share of the most frequent class: the accuracy of always guessing it."""
-    return float(np.bincount(targets).max() / len(targets)) if len(targets) else 0.0
-
-
 def _numbered(labels: np.ndarray, wanted: int | None, rows: int, where: str) -> tuple[str, ...]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         what = f"labels are {labels.dtype} {list(labels.shape)}"

@@ -25,7 +25,7 @@ from finetune.inspecting.repeats import short
 from finetune.learning.batches import image_geometry
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
-from finetune.learning.tasks import Task, majority
+from finetune.learning.tasks import Task
 from finetune.plan import Plan
 from finetune.reading import metagraph
 from finetune.recipe import Recipe
@@ -347,29 +347,13 @@ def _shown(value: Any) -> str:
     return str(next(iter(value.values())) if isinstance(value, Mapping) else value)
 
 
-def result(plan: Plan, final: Mapping[str, Evaluation] | None, folder: Path) -> str:
-    """The one sentence to remember, with what it has to be compared with."""
-    if final is None:
-        return f"trained for {plan.steps} steps; nothing was held out to evaluate on"
-    untrained = first_evaluation(folder) or {}
-    told = []
-    for name, found in final.items():
-        measure = "accuracy" if found.task.classes else "mae"
-        named, key = ("", measure) if len(final) == 1 else (f"{name}: ", f"{name}/{measure}")
-        beside = [f"majority class {majority(found.targets):.3f}"] if found.task.is_exclusive else []
-        beside += [f"untrained head {untrained[key]:.3f}"] if key in untrained else []
-        told.append(f"{named}{measure} {found.metrics()[measure]:.3f} ({', '.join(beside)})")
-    (first, _, rest), *others = (line.partition(" (") for line in told)
-    return "; ".join([f"{first} on {len(plan.held_out)} held-out examples ({rest}", *("".join(o) for o in others)])
-
-
-def first_evaluation(folder: Path) -> dict[str, Any] | None:
-    """What was logged of step 0, before any training."""
+def first_numbers(folder: Path, phase: str) -> dict[str, Any]:
+    """What was logged of a phase at step 0, before any training; nothing if it was not."""
     for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        if entry["phase"] == "eval" and entry["step"] == 0:
+        if entry["phase"] == phase and entry["step"] == 0:
             return entry
-    return None
+    return {}
 
 
 def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
