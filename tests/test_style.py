@@ -17,13 +17,13 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
-    "checkpoints", "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize",
-    "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
-    "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
-    "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
-    "schedules", "recipe", "names", "protos", "errors",
+    "layout", "repeats", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export", "plan",
+    "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
+    "doubts", "source", "settle", "backbone", "sizes", "dropout", "weights", "trust", "costs", "soundness", "branches",
+    "modes", "randomness", "parameters", "constants", "renaming", "tables", "index", "check", "recipe_files",
+    "packaged", "keys", "slices", "table", "schedules", "lora", "initial", "adapters", "recipe", "distance", "layers",
+    "freeze", "specialize", "cut", "functions", "bodies", "variables", "objects", "metagraph", "frozen", "loops",
+    "graph", "files", "allowed_ops", "output_args", "protos", "l2_sp", "decay", "names", "errors",
 ]
 # fmt: on
 

@@ -52,7 +52,7 @@ def make_plan(recipe: Recipe) -> Plan:
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
-    phases = make_phases(source, recipe.stop_gradient, recipe.learn)
+    phases = make_phases(source, recipe.stop_gradient, recipe.learn, recipe.learn_decay, recipe.lora)
     training, held_out = _examples(source, recipe)
     steps = recipe.train.steps
     if steps is None:

@@ -35,12 +35,14 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
+    from finetune.engine import lora
     from finetune.engine.graft import graft, pair_graph
     from finetune.engine.heads import initial_values
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
     from finetune.learning.evaluate import Evaluation, evaluate
+    from finetune.learning.l2_sp import anchors, penalised
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
     from finetune.results import export, report
@@ -56,6 +58,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- init from the source, or resume from our own last save.
     fresh = initial_values(model.graft.variables, recipe.run.seed)
+    drawn = anchors(model.rates, pretrained, fresh, recipe.train.l2_sp, recipe.train.l2_head)
+    fresh |= lora.initial_values(model.adapters, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
@@ -80,7 +84,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.phases.evaluation, pretrained)
-    for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
+    for line in [*report.opening(plan, model, saved, started, proof), *state.said, *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -104,7 +108,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     def save_at(step: int) -> None:
         check_frozen(state.frozen, certificate)
         retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
-        tensors = state.everything(step)
+        tensors = state.everything(step) | lora.merged(model.adapters, state.variables())
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
@@ -117,7 +121,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         evaluate_at(0)  # the baseline: an untrained head
     tell.progress(start, stop)
     loop(
-        make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
+        make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm),
         batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
         start,
         stop,
@@ -129,12 +133,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- Write the pair, look at it once more, and say what came out.
     beside = report.beside_the_pair(plan, model, recipe)
-    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
-    written = export.read_back(folder.model, state.frozen, state.pieces)
-    check_frozen(written, certificate)
+    export.write_pair(folder.model, meta, lora.merged(model.adapters, state.variables()), state.pieces, beside)
+    untouched = state.frozen.keys() - {adapter.variable for adapter in model.adapters}
+    written = export.read_back(folder.model, untouched, state.pieces)
+    check_frozen(written, digest({name: pretrained[name] for name in untouched}))
     final = held_out_now() if len(plan.held_out) else None
     result = report.result(plan, final, folder.path)
-    proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
+    proven = len(untouched & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")

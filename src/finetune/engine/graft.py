@@ -9,9 +9,11 @@ from typing import Any
 
 from finetune.engine import heads
 from finetune.engine.compile import Graft, as_function, feature_shape, features_program, forward_program, step_program
+from finetune.engine.lora import with_adapters
 from finetune.names import node_of
 from finetune.recipe import Head
 from finetune.results.export import make_pair_graph
+from finetune.surgery.adapters import Adapter
 from finetune.surgery.backbone import phase_feeds
 from finetune.surgery.phases import Phases
 from finetune.surgery.source import Source
@@ -38,6 +40,7 @@ class Model:
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
+    adapters: tuple[Adapter, ...] = ()
 
 
 def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) -> Model:
@@ -65,17 +68,24 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
     rates = {**phases.rates(), **{name: 1.0 for name in joined.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
-    step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    adapted = {adapter.variable: True for adapter in phases.adapters}
+    learning = {name: asked.get(name, True) for name in rates} | adapted
+    step = step_program(phases.training, joined, learning, barriers)
+    rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
+    rates |= {name: adapter.rate for adapter in phases.adapters for name in adapter.shapes}
+    forward = as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"])
+    stepping = as_function(step, [name for name in step.outputs if name != "logits"])
     return Model(
         graft=joined,
         feature_shape=shape or (),
         said=flattening.said,
         inputs=phases.evaluation.inputs,
         feeds=phases.feeds,
-        forward=as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"]),
-        step=as_function(step, [name for name in step.outputs if name != "logits"]),
-        rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
+        forward=with_adapters(forward, phases.adapters),
+        step=with_adapters(stepping, phases.adapters),
+        rates=rates,
         updated=frozenset(u.variable for u in phases.training.updates),
+        adapters=phases.adapters,
     )
 
 

@@ -221,7 +221,8 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
     rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.phases.fates]
-    rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
+    rows += [(name, shape, _told_new(a.rate, "lora")) for a in model.adapters for name, shape in a.shapes.items()]
+    rows += [(name, shape, _told_new(1.0, "new")) for name, shape in model.graft.variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     counts = np.bincount(plan.training.labels, minlength=plan.classes)
     classes = ", ".join(f"{name} {count}" for name, count in list(zip(plan.training.classes, counts, strict=True))[:10])
@@ -238,9 +239,26 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
         "variables:",
         *variable_table(rows),
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
+        *([_adapted(source, model)] if model.adapters else []),
         f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
         *(proof.lines(source.cut) if proof else []),
     ]
+
+
+def _told_new(rate: float, kind: str) -> str:
+    return f"learns ({kind})" if rate == 1.0 else f"learns ({kind}), rate × {rate:.4g}"
+
+
+def _adapted(source: Source, model: Model) -> str:
+    """How much of all there is learns, where small matrices do."""
+    shapes = {**source.shapes, **model.graft.variables}
+    for adapter in model.adapters:
+        shapes |= adapter.shapes
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    learning = sum(counts[name] for name in model.rates)
+    many = f"{len(model.adapters)} matrices" if len(model.adapters) > 1 else "1 matrix"
+    rank, scale = model.adapters[0].rank, model.adapters[0].scale
+    return f"lora: {many}, rank {rank}, scale {scale:g}; {learning:,} of {sum(counts.values()):,} parameters learn"
 
 
 def _where_weights_lie(source: Source) -> str:
@@ -291,7 +309,7 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
 def _told(fate: Fate, model: Model) -> str:
     if _rate(fate, model) != fate.rate:
         return freeze.UNREACHED
-    return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:g}"
+    return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:.4g}"
 
 
 def _rate(fate: Fate, model: Model) -> float:
@@ -317,9 +335,18 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
         }
         for fate in plan.phases.fates
     }
+    shapes = {**model.graft.variables, **{n: shape for a in model.adapters for n, shape in a.shapes.items()}}
     new = {
-        name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
-        for name, shape in model.graft.variables.items()
+        name: {
+            "shape": shape,
+            "key": None,
+            "start": "new",
+            "rate": model.rates[name],
+            "rule": None,
+            "barriers": (),
+            "why": "learns",
+        }
+        for name, shape in shapes.items()
     }
     return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
 
