@@ -257,8 +257,7 @@ def _adapted(source: Source, model: Model) -> str:
     counts = {name: math.prod(shape) for name, shape in shapes.items()}
     learning = sum(counts[name] for name in model.rates)
     many = f"{len(model.adapters)} matrices" if len(model.adapters) > 1 else "1 matrix"
-    rank, scale = model.adapters[0].rank, model.adapters[0].scale
-    return f"lora: {many}, rank {rank}, scale {scale:g}; {learning:,} of {sum(counts.values()):,} parameters learn"
+    return f"lora: {many}, {learning:,} of {sum(counts.values()):,} parameters learn"
 
 
 def _where_weights_lie(source: Source) -> str:
