@@ -18,12 +18,13 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export", "plan",
-    "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
+    "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
     "doubts", "source", "settle", "backbone", "sizes", "dropout", "weights", "trust", "costs", "soundness", "branches",
     "modes", "randomness", "parameters", "constants", "renaming", "tables", "index", "check", "recipe_files",
-    "packaged", "keys", "slices", "table", "schedules", "lora", "initial", "adapters", "recipe", "distance", "layers",
+    "packaged", "keys", "slices", "table", "schedules", "lora", "initial", "losses", "adapters", "distance", "layers",
     "freeze", "specialize", "cut", "functions", "bodies", "variables", "objects", "metagraph", "frozen", "loops",
-    "graph", "files", "allowed_ops", "output_args", "protos", "l2_sp", "decay", "names", "errors",
+    "graph", "files", "allowed_ops", "output_args", "protos", "l2_sp", "decay", "tasks", "data", "recipe", "names",
+    "errors",
 ]
 # fmt: on
 

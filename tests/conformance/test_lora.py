@@ -25,8 +25,9 @@ from finetune.learning.train import make_step
 from finetune.reading.weights import read_index
 from finetune.recipe import Head, Lora, Train
 from finetune.results import export
-from finetune.surgery.phases import make_phases
+from finetune.surgery.phases import Phases, make_phases
 from finetune.surgery.source import Source, read_values
+from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
 
@@ -54,12 +55,16 @@ class Adapted:
         return {name: value for name, value in self.golden.batch.items()}
 
 
+def grafted(phases: Phases, source: Source) -> Model:
+    return graft(phases, {"head": Head()}, [softmax_of(CLASSES, source.cut, "head")])
+
+
 def adapted(name: str, b: float = 0.1) -> Adapted:
     """B is drawn at random, times `b`; 0 is where a run starts."""
     golden = GOLDENS[name]
     source = source_of(golden, feeds=golden.feeds["eval"])
     phases = make_phases(source, False, [], lora=Lora(list(READS[name]), RANK, ALPHA))
-    model = graft(phases, Head(), CLASSES)
+    model = grafted(phases, source)
     draw = np.random.default_rng(0)
     small = lora.initial_values(model.adapters, seed=0)
     moved = {
@@ -113,7 +118,7 @@ def test_loss_and_gradients_are_those_of_a_graph_with_small_matrices(name: str):
 @each
 def test_at_its_start_it_is_the_source_bit_for_bit(name: str):
     one = adapted(name, b=0.0)
-    plain = graft(make_phases(one.source, True, []), Head(), CLASSES)
+    plain = grafted(make_phases(one.source, True, []), one.source)
     head = {key: value for key, value in one.values.items() if not key.startswith("lora/")}
     ours = loss_and_gradients(one)
     truth = arrays(plain.step(arguments(head, one.batch, one.golden.labels)))
@@ -133,7 +138,7 @@ def start(one: Adapted, optimizer: str = "adam") -> tuple[State, Any]:
 def trained(one: Adapted, steps: int) -> State:
     state, step = start(one)
     for number in range(1, steps + 1):
-        step(number, one.batch, one.golden.labels)
+        step(number, one.batch, {"head": one.golden.labels})
     return state
 
 
@@ -162,11 +167,11 @@ def test_the_pair_holds_the_sum_under_the_old_name_and_plain_tensorflow_has_our_
     values = lora.merged(one.model.adapters, state.variables())
     export.write_pair(tmp_path / "pair", pair_graph(one.source, one.model), values, state.pieces, beside={})
     assert not [key for key in read_index(str(tmp_path / "pair" / "model")) if key.startswith("lora/")]
-    ours = arrays(one.model.forward(state.arguments(one.batch, one.golden.labels)))
+    ours = arrays(one.model.forward(state.arguments(one.batch, {"head": one.golden.labels})))
     with plain(tmp_path / "pair") as session:
         feeds = {tensor: one.golden.batch[field] for field, tensor in one.golden.inputs.items()}
         found = session.run({"probabilities": "head/probabilities:0"}, feeds)
-    same_bits({"probabilities": ours["probabilities"]}, found)
+    same_bits({"probabilities": ours["head/probabilities"]}, found)
     stored = export.read_back(tmp_path / "pair", [v.name for v in one.source.variables], state.pieces)
     changed = {key for key, value in stored.items() if not np.array_equal(value, one.values[key])}
     assert changed == READS[name].keys()
@@ -182,7 +187,7 @@ def test_a_resumed_run_ends_with_the_same_bits(name: str):
     state, step = start(one)
     state.restore({**saved, **{key: np.asarray(value) for key, value in sums.items()}})
     for number in range(3, 6):
-        step(number, one.batch, one.golden.labels)
+        step(number, one.batch, {"head": one.golden.labels})
     same_bits(state.everything(5), whole)
 
 

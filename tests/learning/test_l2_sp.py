@@ -34,7 +34,8 @@ def test_the_gradient_and_the_loss_have_what_the_paper_adds():
     outputs = pulled(0.1, 0.2)
     np.testing.assert_allclose(outputs["gradient/w"], GRADIENTS["w"] + 0.1 * np.float32([[1.0, 3.0]]))
     np.testing.assert_allclose(outputs["gradient/head/kernel"], [-1.0 + 0.2 * 3.0])
-    assert float(outputs["loss"]) == pytest.approx(1.0 + 0.1 / 2 * (1 + 9) + 0.2 / 2 * 9)
+    assert float(outputs["l2_sp/loss"]) == pytest.approx(0.1 / 2 * (1 + 9) + 0.2 / 2 * 9)
+    assert float(outputs["loss"]) == pytest.approx(1.0 + float(outputs["l2_sp/loss"]))
     assert float(outputs["update/mean"]) == 7.0
 
 
@@ -56,7 +57,7 @@ def test_where_nothing_else_pulls_a_variable_comes_back():
     train = recipe.Train(optimizer="sgd", learning_rate=0.5)
     state = make_state({"w": NOW["w"]}, {"w": 1.0}, [], {}, train)
     step = make_step(penalised(still, anchors(["w"], PRETRAINED, [], 1.0, None)), state, 0)
-    losses = [step(number, {}, None) for number in range(1, 30)]
+    losses = [step(number, {}, {})["loss"] for number in range(1, 30)]
     np.testing.assert_allclose(state.live["w"], PRETRAINED["w"], atol=1e-6)
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == pytest.approx(5.0)

@@ -42,7 +42,7 @@ def anchors(
 
 
 def penalised(program: Function, drawn: Mapping[str, Anchor]) -> Function:
-    """The step with the penalty in its loss and in its gradients."""
+    """The step with the penalty in its loss and in its gradients, and by itself as `l2_sp/loss`."""
     if not drawn:
         return program
 
@@ -59,7 +59,7 @@ def penalised(program: Function, drawn: Mapping[str, Anchor]) -> Function:
         outputs = dict(program(arguments))
         values = {name: tf.convert_to_tensor(arguments[f"variable/{name}"]) for name in drawn}
         total, changed = penalty(values, {name: outputs[f"gradient/{name}"] for name in drawn})
-        outputs["loss"] = outputs["loss"] + tf.cast(total, outputs["loss"].dtype)
-        return outputs | {f"gradient/{name}": gradient for name, gradient in changed.items()}
+        pulled = {f"gradient/{name}": gradient for name, gradient in changed.items()}
+        return outputs | pulled | {"loss": outputs["loss"] + total, "l2_sp/loss": total}
 
     return run
