@@ -51,6 +51,11 @@ def test_a_step_takes_its_share_of_matrices_times_the_rate_and_of_nothing_else(o
     assert set(moved.values()) == {1.0}
 
 
+def test_an_exception_from_what_does_not_happen_is_refused():
+    assert refusal(state, decay_exclude=["head/.*"]).where == "train.decay_exclude"
+    assert state(optimizer="adamw", decay_exclude=["head/.*"]).said[0].endswith("head/kernel")
+
+
 def test_without_a_word_an_optimizer_decays_as_it_does_by_itself():
     assert set(after(state()).values()) == {1.0}
     assert state().said == ()

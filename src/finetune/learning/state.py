@@ -71,7 +71,8 @@ def make_state(
       updated: those that the source's own updates change.
 
     Raises:
-      UserError: an argument that the optimizer does not take, a pattern of `decay_exclude` that matches nothing.
+      UserError: an argument that the optimizer does not take, a pattern of `decay_exclude` that matches nothing, or
+        that is there though nothing decays.
     """
     live = {*rates, *updated}
     variables = {n: tf.Variable(tf.constant(v), name=n.replace("/", "_")) for n, v in values.items() if n in live}
@@ -79,6 +80,9 @@ def make_state(
     spared = decay.spared({name: value.shape for name, value in values.items()}, train.decay_exclude)
     by_rule = (train.optimizer, train.learning_rate, train.optimizer_args)
     groups = Groups(*by_rule, rates, variables, train.weight_decay, spared)
+    if train.decay_exclude and not groups.weight_decay:
+        what = "says what does not decay, but nothing does"
+        raise UserError("recipe", "train.decay_exclude", what, "add train.weight_decay=…, or take it back")
     return State(variables, frozen, groups, pieces, tuple(decay.told(groups.weight_decay, rates, spared)))
 
 

@@ -294,7 +294,11 @@ def picture(plan: Plan, model: Model) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
     source = plan.source
     reached = {*model.rates, *model.updated}
-    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.phases.fates]
+    beside = {adapter.variable: adapter.rate for adapter in model.adapters}  # what the written pair has changed
+    fates = [
+        f if f.variable.name in reached else replace(f, rate=beside.get(f.variable.name, 0.0), why=_told(f, model))
+        for f in plan.phases.fates
+    ]
     inputs = list(source.inputs.values())
     drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.phases.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
