@@ -72,6 +72,16 @@ def test_a_good_recipe_passes():
         ("learn", [["a", 1.0], ["(b", 1.0]], "learn[1]: '(b' is no regular expression"),
         ("learn", [["a", -0.1]], "learn[0]: the rate -0.1 is no number of 0 or more"),
         ("learn", [["a", True]], "learn[0]: the rate True is no number of 0 or more"),
+        ("learn_decay", 0.0, "learn_decay: 0.0 is no share above 0 and up to 1"),
+        ("learn_decay", 1.5, "learn_decay: 1.5 is no share above 0 and up to 1"),
+        ("learn_decay", float("nan"), "learn_decay: nan is no share"),
+        ("lora.match", ["a", "(b"], "lora.match[1]: '(b' is no regular expression"),
+        ("lora.rank", 0, "lora.rank: 0 is not 1 or more"),
+        ("lora.alpha", 0.0, "lora.alpha: 0.0 is not greater than 0"),
+        ("train.weight_decay", -0.1, "train.weight_decay: -0.1 is not 0 or more"),
+        ("train.decay_exclude", ["(b"], "train.decay_exclude[0]: '(b' is no regular expression"),
+        ("train.l2_sp", -1.0, "train.l2_sp: -1.0 is not 0 or more"),
+        ("train.l2_head", float("inf"), "train.l2_head: inf is not 0 or more"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(key, value, message):
@@ -96,6 +106,15 @@ def test_what_re_sub_takes_is_a_rule(rule):
     recipe = good()
     recipe.source.rename = [rule]
     check(recipe)
+
+
+def test_weight_decay_is_said_once():
+    recipe = good()
+    recipe.train.weight_decay = 0.1
+    check(recipe)
+    recipe.train.optimizer_args = {"weight_decay": 0.2}
+    with pytest.raises(UserError, match=r"train.weight_decay, train.optimizer_args: both are given \(0.1 and 0.2\)"):
+        check(recipe)
 
 
 def test_made_up_data_needs_no_path():

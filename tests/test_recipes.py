@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune import packaged
+from finetune import packaged, recipe_files
 from finetune.check import check
 from finetune.compose import compose
+from finetune.run import run
 
 RECIPES = sorted(packaged.recipes().glob("*.yaml"))
 EXPECTED = re.compile(
@@ -28,7 +29,10 @@ def header(recipe: Path) -> str:
 
 
 def test_every_recipe_file_is_tested():
-    assert len(RECIPES) == len(list(packaged.recipes().rglob("*.yaml"))) > 0
+    """Those that the tests below are given, those that lie in the folder, and those that `list` shows are the same."""
+    tested = {recipe.stem for recipe in RECIPES}
+    assert len(tested) == len(list(packaged.recipes().rglob("*.y*ml"))) > 0
+    assert tested == set(recipe_files.known())
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
@@ -42,6 +46,16 @@ def test_a_recipe_is_one_screen_and_begins_with_its_command_and_its_number(recip
 def test_a_recipe_composes(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     check(compose([f"recipe={recipe.stem}"]).recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_a_recipe_runs_shrunk(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    composed = compose([f"recipe={recipe.stem}", "train.steps=3", "train.batch_size=8", "run.dir=run"])
+    assert run(composed.recipe, composed.yaml, []) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert (record["status"], record["step"]) == ("finished", 3)
+    assert (tmp_path / "run" / "model" / "model.index").exists()
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ SHORT = ["recipe=vgg_2class", "train.steps=12", "checkpoint.every_steps=3", "eva
 # Everything that changes at once: dropout inside the old graph, a live backbone, an optimizer with slots, its rate.
 RANDOM = ["stop_gradient=false", "source.feeds.keep_prob={train:0.5,eval:1.0}"]
 RANDOM += ["train.schedule=cosine", "train.warmup_steps=4", "train.clip_norm=1.0"]
+RANDOM += ["learn_decay=0.7", "lora.match=[fc7/weights]", "learn=[[fc7/weights,0],['.*',1]]"]
+RANDOM += ["train.weight_decay=0.1", "train.l2_sp=0.1", "train.l2_head=0.1"]
 
 
 def finetune(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -59,9 +59,13 @@ def check(recipe: Recipe) -> None:
     _one_of("source.weights", recipe.source.weights, WEIGHTS)
     _trust(recipe.source.trust)
     _rename(recipe.source.rename)
-    _allow_missing(recipe.source.allow_missing)
+    _patterns("source.allow_missing", recipe.source.allow_missing)
     _stop_gradient(recipe.stop_gradient)
     _learn(recipe.learn)
+    _learn_decay(recipe.learn_decay)
+    _patterns("lora.match", recipe.lora.match)
+    _number("lora.rank", recipe.lora.rank, least=1)
+    _number("lora.alpha", recipe.lora.alpha, above=0)
 
     _number("distill.weight", recipe.distill.weight, above=0)
     _number("distill.temperature", recipe.distill.temperature, above=0)
@@ -76,6 +80,10 @@ def check(recipe: Recipe) -> None:
     _number("train.learning_rate", recipe.train.learning_rate, above=0)
     _number("train.warmup_steps", recipe.train.warmup_steps, least=0)
     _number("train.clip_norm", recipe.train.clip_norm, above=0)
+    _weight_decay(recipe.train.weight_decay, recipe.train.optimizer_args)
+    _patterns("train.decay_exclude", recipe.train.decay_exclude)
+    _number("train.l2_sp", recipe.train.l2_sp, least=0)
+    _number("train.l2_head", recipe.train.l2_head, least=0)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
@@ -210,6 +218,19 @@ def _learn(rules: list[Any]) -> None:
             raise UserError("recipe", where, what, "it multiplies train.learning_rate")
 
 
+def _learn_decay(value: float | None) -> None:
+    if value is not None and not 0 < value <= 1:
+        what = f"{value} is no share above 0 and up to 1"
+        raise UserError("recipe", "learn_decay", what, "1 is the same rate for all layers; e.g. learn_decay=0.7")
+
+
+def _weight_decay(value: float | None, optimizer_args: dict[str, Any]) -> None:
+    _number("train.weight_decay", value, least=0)
+    if value is not None and "weight_decay" in optimizer_args:
+        what = f"both are given ({value} and {optimizer_args['weight_decay']})"
+        raise UserError("recipe", "train.weight_decay, train.optimizer_args", what, "take one of them back")
+
+
 def _rename(rules: list[Any]) -> None:
     for number, rule in enumerate(rules):
         where = f"source.rename[{number}]"
@@ -224,9 +245,9 @@ def _rename(rules: list[Any]) -> None:
             raise UserError("recipe", where, f"'{rule[1]}' is no replacement for '{rule[0]}': {error}") from None
 
 
-def _allow_missing(patterns: list[str]) -> None:
+def _patterns(key: str, patterns: list[str]) -> None:
     for number, pattern in enumerate(patterns):
-        _regex(f"source.allow_missing[{number}]", pattern)
+        _regex(f"{key}[{number}]", pattern)
 
 
 def _regex(where: str, pattern: str) -> None:

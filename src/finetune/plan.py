@@ -58,8 +58,8 @@ def make_plan(recipe: Recipe) -> Plan:
     heads = named_heads(recipe)
     for name in heads:
         _check_scope(source, name)
-    variants = make_variants(source, recipe.stop_gradient, recipe.learn)
-    if recipe.distill.tensor is not None and not variants.rates():
+    variants = make_variants(source, recipe.stop_gradient, recipe.learn, recipe.learn_decay, recipe.lora)
+    if recipe.distill.tensor is not None and not (variants.rates() or variants.adapters):
         what = "nothing that the old logits depend on learns, so they stay as they are"
         raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
     tasks, training, held_out = _examples(source, recipe, heads)

@@ -69,6 +69,15 @@ class Head:
 
 
 @dataclass
+class Lora:
+    """Frozen matrices that learn through two small ones beside them, whose product is added (Hu et al. 2021)."""
+
+    match: list[str] = field(default_factory=list)  # regexes of whole names; the rest of the source is then frozen
+    rank: int = 8  # the columns of the first small matrix, the rows of the second
+    alpha: float = 16.0  # alpha / rank times their product is added, so that another rank asks for no other rate
+
+
+@dataclass
 class Data:
     """The examples, and how one of them is prepared for the source's input."""
 
@@ -104,6 +113,10 @@ class Train:
     schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
     warmup_steps: int = 0  # over which the learning rate rises to its value
     clip_norm: Optional[float] = None  # the most that all gradients together may measure
+    weight_decay: Optional[float] = None  # decoupled, times the learning rate; None: what the optimizer does by itself
+    decay_exclude: list[str] = field(default_factory=list)  # regexes of whole names, beside all of rank 0 and 1
+    l2_sp: Optional[float] = None  # draws what learns of the source to its pretrained values, in the loss
+    l2_head: Optional[float] = None  # draws the new variables to zero, in the loss
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
     log_every_steps: int = 10
 
@@ -146,6 +159,8 @@ class Recipe:
     cut: str = MISSING  # the tensor at which the source ends for us
     stop_gradient: Any = True  # True: at the cut; False: nowhere; or a list of tensors
     learn: list[Any] = field(default_factory=list)  # [regex, rate] pairs for variables of the source
+    learn_decay: Optional[float] = None  # each layer of the source learns at so much of the rate of the next one
+    lora: Lora = field(default_factory=Lora)
     head: Head = field(default_factory=Head)
     heads: dict[str, Head] = field(default_factory=dict)  # several, by name, in the place of `head`
     distill: Distill = field(default_factory=Distill)

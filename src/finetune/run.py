@@ -36,6 +36,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
+    from finetune.engine import lora
     from finetune.engine.graft import OLD, graft, pair_graph
     from finetune.engine.heads import initial_values
     from finetune.engine.old_head import make_old_head
@@ -47,6 +48,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.learning.distill import with_old_logits
     from finetune.learning.drift import Drift, drift
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
+    from finetune.learning.l2_sp import anchors, penalised
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
     from finetune.results import export, findings, report
@@ -64,6 +66,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- init from the source, or resume from our own last save.
     fresh, reused = with_old_rows(initial_values(model.new_variables, recipe.run.seed), plan.tasks, plan.heads, source)
+    drawn = anchors(model.rates, pretrained, fresh, recipe.train.l2_sp, recipe.train.l2_head)
+    fresh |= lora.initial_values(model.adapters, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
@@ -89,7 +93,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.variants.evaluation, pretrained)
     warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
-    for line in [*report.opening(plan, model, saved, started, proof), *sized, *reused, *warnings]:
+    for line in [*report.opening(plan, model, saved, started, proof), *state.said, *sized, *reused, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -114,9 +118,10 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     def drift_now() -> Drift | None:
         if old_head is None or plan.old_head is None:
             return None
-        before = {f"variable/{name}": pretrained[name] for name in state.live.keys() & pretrained.keys()}
+        before = {f"variable/{name}": value for name, value in pretrained.items()}
+        now = {f"variable/{n}": value for n, value in lora.merged(model.adapters, state.variables()).items()}
         inputs = (state.arguments(i, {}) for i, _, _ in in_order(plan.held_out, load_held_out))
-        rows = ({"before": old_head({**now, **before}), "after": old_head(now)} for now in inputs)
+        rows = ({"before": old_head({**given, **before}), "after": old_head({**given, **now})} for given in inputs)
         return drift(plan.old_head.cut, **baselines.collect(rows, len(plan.held_out)))
 
     def evaluate_at(step: int) -> None:
@@ -128,7 +133,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     def save_at(step: int) -> None:
         check_frozen(state.frozen, certificate)
         retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
-        tensors = state.everything(step)
+        tensors = state.everything(step) | lora.merged(model.adapters, state.variables())
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
@@ -151,7 +156,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         training = with_old_logits(training, model.teacher, pretrained, OLD)
     tell.progress(start, stop)
     loop(
-        make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
+        make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm),
         training,
         start,
         stop,
@@ -163,16 +168,17 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- Write the pair, look at it once more, and say what came out.
     beside = report.beside_the_pair(plan, model, recipe)
-    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
-    written = export.read_back(folder.model, state.frozen, state.pieces)
-    check_frozen(written, certificate)
+    export.write_pair(folder.model, meta, lora.merged(model.adapters, state.variables()), state.pieces, beside)
+    untouched = state.frozen.keys() - {adapter.variable for adapter in model.adapters}
+    written = export.read_back(folder.model, untouched, state.pieces)
+    check_frozen(written, digest({name: pretrained[name] for name in untouched}))
     final = held_out_now() if len(plan.held_out) else {}
     earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
     heads = findings.judge(final, recipe.eval.metrics, recipe.run.seed, earlier)
     moved = drift_now() if final else None
     findings.write(folder.path, stop, heads, final, plan.held_out.sources, moved)
     result = findings.sentence(heads, len(plan.held_out), plan.steps)
-    proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
+    proven = len(untouched & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")

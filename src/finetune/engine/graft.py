@@ -12,11 +12,13 @@ import tensorflow as tf
 from finetune.engine.compile import Graft, as_function, feature_shapes, features_program, forward_program, step_program
 from finetune.engine.heads import HEADS, Flattening, flatten
 from finetune.engine.heads import flattening as flattening_of
+from finetune.engine.lora import with_adapters
 from finetune.engine.losses import LOSSES, distillation, objective
 from finetune.learning.tasks import Task
 from finetune.names import node_of, tensor_name
 from finetune.recipe import Distill, Head
 from finetune.results.export import make_pair_graph
+from finetune.surgery.adapters import Adapter
 from finetune.surgery.backbone import mode_feeds
 from finetune.surgery.source import Source
 from finetune.surgery.variants import Variants
@@ -48,11 +50,17 @@ class Model:
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
     teacher: Function | None = None  # the old logits, where training is to keep them
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def new_variables(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the heads' variables, by full name."""
         return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
+
+    @property
+    def small_variables(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the adapters' matrices, by name."""
+        return {name: shape for adapter in self.adapters for name, shape in adapter.shapes.items()}
 
 
 def graft(
@@ -91,22 +99,28 @@ def graft(
     rates = {**variants.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
+    asked |= {adapter.variable: True for adapter in variants.adapters}
+    learning = {name: asked.get(name, True) for name in (*rates, *(a.variable for a in variants.adapters))}
     old = [_old_logits(distill, shapes)] if distill is not None else []
-    step = step_program(variants.training, [*joined, *old], {name: asked.get(name, True) for name in rates}, barriers)
+    step = step_program(variants.training, [*joined, *old], learning, barriers)
     forward = forward_program(variants.evaluation, joined)
     outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
+    features = as_function(forward, [f"{new.scope}/features" for new in joined])
+    steps = as_function(step, [name for name in step.outputs if not name.endswith("/logits")])
+    rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
     return Model(
         grafts=tuple(joined),
         shapes={at: shape or () for at, shape in shapes.items()},
         said="; ".join(dict.fromkeys(said)),
         inputs=variants.evaluation.inputs,
         feeds=variants.feeds,
-        forward=as_function(forward, outputs),
-        features=as_function(forward, [f"{new.scope}/features" for new in joined]),
-        step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
-        rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
+        forward=with_adapters(as_function(forward, outputs), variants.adapters),
+        features=with_adapters(features, variants.adapters),
+        step=with_adapters(steps, variants.adapters),
+        rates={**rates, **{name: adapter.rate for adapter in variants.adapters for name in adapter.shapes}},
         updated=frozenset(u.variable for u in variants.training.updates),
         teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
+        adapters=variants.adapters,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"^variable(_\d+)?$")  # of a variable that Keras gave no
 
 
 class Groups:
-    """The learning variables in groups of one rate, each with an optimizer of its own.
+    """The learning variables in groups of one rate, each with an optimizer of its own; the `spared` do not decay.
 
     Scaling gradients would not do: Adam and its kin divide the scale out again.
     """
@@ -29,6 +29,8 @@ class Groups:
         arguments: Mapping[str, Any],
         rates: Mapping[str, float],
         variables: Mapping[str, Any],
+        weight_decay: float | None = None,
+        spared: Collection[str] = (),
     ):
         self._groups: dict[float, tuple[Any, list[str]]] = {}
         self._variables, self._learning_rate = variables, learning_rate
@@ -36,7 +38,8 @@ class Groups:
             variable.path = variable_name  # what Keras names slots after, and Muon tells matrices by
         for rate in sorted(set(rates.values()), reverse=True):
             members = [n for n, r in rates.items() if r == rate]
-            optimizer = make(name, learning_rate * rate, arguments)
+            optimizer = make(name, learning_rate * rate, arguments, weight_decay)
+            optimizer.exclude_from_weight_decay([variables[n] for n in members if n in spared])
             optimizer.build([variables[n] for n in members])
             self._groups[rate] = (optimizer, members)
 
@@ -46,6 +49,11 @@ class Groups:
             if share is not None:
                 optimizer.learning_rate.assign(self._learning_rate * rate * share)
             optimizer.apply([gradients[n] for n in members], [self._variables[n] for n in members])
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The share of each decaying variable that a step takes, times the learning rate; one for all groups."""
+        return next((optimizer.weight_decay for optimizer, _ in self._groups.values()), None)
 
     def state(self) -> dict[str, Any]:
         """The optimizers' own variables, by the name that a checkpoint gives them."""
@@ -57,15 +65,17 @@ class Groups:
         return found
 
 
-def make(name: str, learning_rate: float, arguments: Mapping[str, Any]) -> Any:
-    """A Keras optimizer.
+def make(name: str, learning_rate: float, arguments: Mapping[str, Any], weight_decay: float | None = None) -> Any:
+    """A Keras optimizer; with no `weight_decay` it does what it does by itself.
 
     Raises:
       UserError: an argument that it does not take.
     """
     try:
         # Keras would number the optimizers of a process, and the names of slots in a checkpoint with them.
-        return _BY_NAME[name](**{"name": name, "learning_rate": learning_rate, **arguments})
+        words = ("weight_decay", "adam_weight_decay") if name == "muon" else ("weight_decay",)  # it is two in one
+        given = {} if weight_decay is None else dict.fromkeys(words, weight_decay)
+        return _BY_NAME[name](**{"name": name, "learning_rate": learning_rate, **given, **arguments})
     except (TypeError, ValueError) as error:
         raise UserError(
             "recipe", "train.optimizer_args", f"{name} refuses {dict(arguments)}", str(error).splitlines()[0]

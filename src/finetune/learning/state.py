@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.errors import UserError
+from finetune.learning import decay
 from finetune.learning.optimizers import Groups
 from finetune.recipe import Train
 from finetune.surgery.source import of_piece
@@ -28,6 +29,7 @@ class State:
     frozen: Mapping[str, Any]
     groups: Groups
     pieces: Mapping[str, tuple[str, str]]
+    said: tuple[str, ...] = ()  # which variables decay
 
     def arguments(self, inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any = (0, 0)) -> dict[str, Any]:
         """The arguments of a compiled program: inputs by field, targets by head, the step's seed, the variables."""
@@ -67,12 +69,21 @@ def make_state(
       values: every variable of the model, by name.
       rates: the multiple of the learning rate of each that has a gradient.
       updated: those that the source's own updates change.
+
+    Raises:
+      UserError: an argument that the optimizer does not take, a pattern of `decay_exclude` that matches nothing, or
+        that is there though nothing decays.
     """
     live = {*rates, *updated}
     variables = {n: tf.Variable(tf.constant(v), name=n.replace("/", "_")) for n, v in values.items() if n in live}
     frozen = {n: tf.constant(v) for n, v in values.items() if n not in live}
-    groups = Groups(train.optimizer, train.learning_rate, train.optimizer_args, rates, variables)
-    return State(variables, frozen, groups, pieces)
+    spared = decay.spared({name: value.shape for name, value in values.items()}, train.decay_exclude)
+    by_rule = (train.optimizer, train.learning_rate, train.optimizer_args)
+    groups = Groups(*by_rule, rates, variables, train.weight_decay, spared)
+    if train.decay_exclude and not groups.weight_decay:
+        what = "says what does not decay, but nothing does"
+        raise UserError("recipe", "train.decay_exclude", what, "add train.weight_decay=…, or take it back")
+    return State(variables, frozen, groups, pieces, tuple(decay.told(groups.weight_decay, rates, spared)))
 
 
 def digest(values: Mapping[str, Any]) -> str:

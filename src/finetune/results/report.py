@@ -224,7 +224,8 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
     rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.variants.fates]
-    rows += [(name, shape, "learns (new)") for name, shape in model.new_variables.items()]
+    rows += [(name, shape, _told_new(a.rate, "lora")) for a in model.adapters for name, shape in a.shapes.items()]
+    rows += [(name, shape, _told_new(1.0, "new")) for name, shape in model.new_variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     return [
         *damaged,
@@ -239,10 +240,24 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
         "variables:",
         *variable_table(rows),
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
+        *([_adapted(source, model)] if model.adapters else []),
         f"data: {len(plan.training)} examples to train on ({'; '.join(_learnt(plan, task) for task in plan.tasks)}), "
         f"{len(plan.held_out)} held out",
         *(proof.lines(shortlist(list(source.cuts))) if proof else []),
     ]
+
+
+def _told_new(rate: float, kind: str) -> str:
+    return f"learns ({kind})" if rate == 1.0 else f"learns ({kind}), rate × {rate:.4g}"
+
+
+def _adapted(source: Source, model: Model) -> str:
+    """How much of all there is learns, where small matrices do."""
+    shapes = {**source.shapes, **model.small_variables, **model.new_variables}
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    learning = sum(counts[name] for name in model.rates)
+    many = f"{len(model.adapters)} matrices" if len(model.adapters) > 1 else "1 matrix"
+    return f"lora: {many}, {learning:,} of {sum(counts.values()):,} parameters learn"
 
 
 def _learnt(plan: Plan, task: Task) -> str:
@@ -281,8 +296,11 @@ def picture(plan: Plan, model: Model) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
     source = plan.source
     reached = {*model.rates, *model.updated}
-    fates = plan.variants.fates
-    fates = [f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in fates]
+    beside = {adapter.variable: adapter.rate for adapter in model.adapters}  # what the written pair has changed
+    fates = [
+        f if f.variable.name in reached else replace(f, rate=beside.get(f.variable.name, 0.0), why=_told(f, model))
+        for f in plan.variants.fates
+    ]
     inputs = list(source.inputs.values())
     drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
@@ -308,7 +326,7 @@ def _outputs(task: Task) -> str:
 def _told(fate: Fate, model: Model) -> str:
     if _rate(fate, model) != fate.rate:
         return freeze.UNREACHED
-    return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:g}"
+    return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:.4g}"
 
 
 def _rate(fate: Fate, model: Model) -> float:
@@ -335,8 +353,16 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
         for fate in plan.variants.fates
     }
     new = {
-        name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
-        for name, shape in model.new_variables.items()
+        name: {
+            "shape": shape,
+            "key": None,
+            "start": "new",
+            "rate": model.rates[name],
+            "rule": None,
+            "barriers": (),
+            "why": "learns",
+        }
+        for name, shape in {**model.small_variables, **model.new_variables}.items()
     }
     return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
 

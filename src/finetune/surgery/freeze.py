@@ -14,6 +14,7 @@ from finetune.names import input_ref, node_of
 from finetune.reading.variables import Update, Variable
 from finetune.surgery.cut import find_tensor
 
+THE_REST = (".*", 0.0)  # a rule that freezes what those before it leave
 UNREACHED = "frozen: no gradient reaches it"
 
 
@@ -70,11 +71,11 @@ def _upwards(below: Graph, at: str, closed: set[str]) -> set[str]:
         name = stack.pop()
         if name not in reached:
             reached.add(name)
-            stack.extend(node_of(ref) for ref in _carrying(below.nodes[name]) if ref not in closed)
+            stack.extend(node_of(ref) for ref in carrying(below.nodes[name]) if ref not in closed)
     return reached
 
 
-def _carrying(node: Any) -> list[str]:
+def carrying(node: Any) -> list[str]:
     """The inputs through which a gradient may go on: no order, and no predicate of a branch."""
     inputs = data_inputs(node)
     return inputs[:1] if node.op in ("Switch", "RefSwitch") else inputs
