@@ -23,7 +23,8 @@ ROOMS = [
     "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
     "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
     "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
-    "schedules", "recipe", "names", "protos", "errors",
+    "schedules", "protos", "mixing", "augment", "augment_keys", "recipe", "names", "errors", "rand_augment", "erasing",
+    "pixels",
 ]
 # fmt: on
 

@@ -40,6 +40,25 @@ class Head:
 
 
 @dataclass
+class Augment:
+    """How training examples are varied, anew in every epoch. None: as the preset has it, or not at all."""
+
+    preset: Optional[str] = None  # light, medium or strong; what is given beside it counts instead of its own
+    crop: Optional[list[float]] = None  # [least, most] share of the area of a random rectangle; [1, 1]: no crop
+    pad_crop: Optional[int] = None  # moved by up to so many pixels, for small images
+    flip: Optional[bool] = None  # left to right
+    flip_vertical: Optional[bool] = None
+    rotate: Optional[float] = None  # by up to so many degrees
+    rand_augment: Any = None  # {layers: 2, magnitude: 9}: so many of fourteen changes, of a magnitude up to 10
+    colour: Any = None  # {brightness, contrast, saturation, hue: up to this share}, or a number for the first three
+    grey: Optional[float] = None  # the probability that an image loses its colours,
+    blur: Optional[float] = None  # its sharpness,
+    erase: Optional[float] = None  # or a rectangle
+    mask_time: Optional[float] = None  # arrays: the most of axis 0 of a row that a stripe hides,
+    mask_frequency: Optional[float] = None  # and of axis 1
+
+
+@dataclass
 class Data:
     """The examples, and how one of them is prepared for the source's input."""
 
@@ -49,6 +68,8 @@ class Data:
     holdout: float = 0.2  # the share held out, chosen by a hash of each file's content
     preprocess: str = MISSING  # no default: the wrong one costs accuracy and never fails
     image_size: Optional[list[int]] = None  # [height, width]; None: what the input placeholder says
+    eval_crop: Optional[float] = None  # look at this share of an image's sides, in its middle; None: at all of it
+    augment: Augment = field(default_factory=Augment)
     labels: str = "labels"  # arrays: the name of the array of labels
 
 
