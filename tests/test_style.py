@@ -18,13 +18,13 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
-    "checkpoints", "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize",
-    "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
-    "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
-    "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
-    "schedules", "protos", "mixing", "augment", "augment_keys", "recipe", "names", "errors", "rand_augment", "erasing",
-    "pixels",
+    "plan", "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
+    "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
+    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
+    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check",
+    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "schedules",
+    "protos", "losses", "mixing", "augment", "augment_keys", "rand_augment", "erasing", "tasks", "data", "recipe",
+    "names", "errors", "pixels",
 ]
 # fmt: on
 

@@ -40,7 +40,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
-    from finetune.learning.evaluate import Evaluation, evaluate
+    from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
     from finetune.results import export, report
@@ -52,10 +52,10 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
-    model = graft(plan.phases, recipe.head, plan.classes, probe)
+    model = graft(plan.phases, plan.heads, plan.tasks, probe)
 
     # ---- init from the source, or resume from our own last save.
-    fresh = initial_values(model.graft.variables, recipe.run.seed)
+    fresh = initial_values(model.new_variables, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
@@ -86,19 +86,20 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
         tell.graph(meta)
         tell.hparams(recipe)
-        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model, recipe.head))
+        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
     # ---- Train.
-    def held_out_now() -> Evaluation:
+    def held_out_now() -> dict[str, Evaluation]:
         size = recipe.eval.batch_size or recipe.train.batch_size
         held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
-        return evaluate(lambda i, labels: model.forward(state.arguments(i, labels)), held_out, len(plan.held_out))
+        forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
+        return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
 
     def evaluate_at(step: int) -> None:
         if len(plan.held_out):
             found = held_out_now()
-            tell.scalars("eval", step, found.metrics())
+            tell.scalars("eval", step, metrics(found))
             tell.predictions(step, plan.held_out, found, batches.pictures)
 
     def save_at(step: int) -> None:
@@ -108,9 +109,9 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
-    def log_at(step: int, metrics: Mapping[str, float]) -> None:
+    def log_at(step: int, found: Mapping[str, float]) -> None:
         changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
-        tell.scalars("train", step, {**metrics, **changing})
+        tell.scalars("train", step, {**found, **changing})
 
     share = plan.share_of_rate(recipe.train)
     if saved is None:
@@ -138,8 +139,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
-    metrics = {} if final is None else final.metrics()
-    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics}
+    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics(final) if final else {}}
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

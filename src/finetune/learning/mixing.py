@@ -24,8 +24,8 @@ def mix(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The batch with each example mixed with the one at the same place from the end.
 
-    One share for the whole batch is drawn from Beta(a, a), `mixup` or `cutmix` being a. Where both are given, a fair coin
-    says which of the two a batch gets; 0 is never.
+    One share for the whole batch is drawn from Beta(a, a), `mixup` or `cutmix` being a. Where both are given, a fair
+    coin says which of the two a batch gets; 0 is never.
 
     Args:
       inputs: [examples, …] by field; for `cutmix` one, [examples, height, width, …]. Whole numbers are rounded again.
