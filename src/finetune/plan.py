@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
+from finetune.graph import FLOATS, UINT8, dtype_name
 from finetune.learning.data import Examples, hold_out, read_examples
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
@@ -55,6 +56,7 @@ def make_plan(recipe: Recipe) -> Plan:
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
+    _check_mixing(source, recipe.train)
     heads = {recipe.head.name: recipe.head}
     tasks, training, held_out = _examples(source, recipe, heads)
     steps = recipe.train.steps
@@ -87,6 +89,18 @@ def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tupl
     if apart is None:
         return (tasks, *hold_out(examples, recipe.data.holdout))
     return tasks, examples, with_targets(apart, tasks, "data.eval_path")
+
+
+def _check_mixing(source: Source, train: Train) -> None:
+    kinds = source.input_kinds()
+    shapes = [shape for _, shape in kinds.values() if shape is not None and len(shape) not in (3, 4)]
+    if train.cutmix and (len(kinds) > 1 or shapes):
+        what = f"it pastes rectangles of images, and the cut needs {shortlist(list(source.inputs.values()))}"
+        raise UserError("recipe", "train.cutmix", what, "use train.mixup")
+    for tensor, (dtype, _) in zip(source.inputs.values(), kinds.values(), strict=True):
+        if (train.mixup or train.cutmix) and dtype not in (*FLOATS, UINT8):
+            what = f"{tensor} takes {dtype_name(dtype)}, which cannot be mixed"
+            raise UserError("recipe", "train.mixup, train.cutmix", what, "leave them out")
 
 
 def _check_scope(source: Source, scope: str) -> None:

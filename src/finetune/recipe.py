@@ -87,6 +87,8 @@ class Train:
     learning_rate: float = 1e-3
     schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
     warmup_steps: int = 0  # over which the learning rate rises to its value
+    mixup: float = 0.0  # blends examples and their targets, by a share from Beta(mixup, mixup): 0.2 is usual
+    cutmix: float = 0.0  # pastes rectangles of other images, by a share from Beta(cutmix, cutmix): 1.0 is usual
     clip_norm: Optional[float] = None  # the most that all gradients together may measure
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
     log_every_steps: int = 10

@@ -40,7 +40,9 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
+    from finetune.learning.augment_keys import settle
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
+    from finetune.learning.mixing import make_mixing
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
     from finetune.results import export, report
@@ -52,7 +54,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
-    model = graft(plan.phases, plan.heads, plan.tasks, probe)
+    mixing = make_mixing(recipe.train.mixup, recipe.train.cutmix, plan.tasks)
+    model = graft(plan.phases, plan.heads, plan.tasks, probe, mixed=mixing is not None)
 
     # ---- init from the source, or resume from our own last save.
     fresh = initial_values(model.new_variables, recipe.run.seed)
@@ -114,12 +117,16 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         tell.scalars("train", step, {**found, **changing})
 
     share = plan.share_of_rate(recipe.train)
+    varied = settle(recipe.data.augment, recipe.data.kind) is not None
+    portion = recipe.train.batch_size, recipe.run.seed
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
+        if varied or mixing is not None:
+            tell.training(batches.seen_in_training(plan.training, source.input_kinds(), recipe.data, *portion, mixing))
     tell.progress(start, stop)
     loop(
         make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
-        batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
+        batches.training_batches(plan.training, load_training, start, stop, *portion, varied, mixing),
         start,
         stop,
         Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),

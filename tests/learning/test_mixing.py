@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.learning.mixing import batch_seed, beta, mix
+from finetune.learning.mixing import Mixing, batch_seed, beta, mix
 
 COUNT = 5
 
 
 def batch(dtype: tf.DType = tf.float32) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-    """Images of one value each, so that each pixel says whose it is; a one-hot and a plain target."""
+    """Images of one value each, so that each pixel says whose it is; classes and numbers to learn."""
     own = tf.reshape(tf.range(COUNT, dtype=tf.float32) * 10, [COUNT, 1, 1, 1])
-    targets = {"head": tf.one_hot(tf.range(COUNT), COUNT), "value": tf.range(COUNT, dtype=tf.float32)[:, tf.newaxis]}
+    targets = {"head": tf.range(COUNT, dtype=tf.int64), "value": tf.range(COUNT, dtype=tf.float32)[:, tf.newaxis]}
     return {"images": tf.cast(tf.tile(own, [1, 20, 30, 3]), dtype)}, targets
 
 
 def mixed(number: int, mixup: float, cutmix: float, dtype: tf.DType = tf.float32):
-    inputs, targets = mix(*batch(dtype), batch_seed(3, tf.constant(number, tf.int64)), mixup, cutmix)
+    how = Mixing(mixup, cutmix, {"head": COUNT, "value": 1})
+    inputs, targets = mix(*batch(dtype), batch_seed(3, tf.constant(number, tf.int64)), how)
     return inputs["images"].numpy(), {head: target.numpy() for head, target in targets.items()}
 
 

@@ -50,7 +50,9 @@ class Model:
         return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
 
-def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+def graft(
+    phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None, mixed: bool = False
+) -> Model:
     """Joins heads to the source, and compiles both phases.
 
     Args:
@@ -58,6 +60,7 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
       tasks: what each of them learns.
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
+      mixed: whether examples are mixed in training, so that one has a distribution of classes.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
@@ -78,7 +81,8 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
     rates = {**phases.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
-    step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    learning = [_of_distributions(*pair) for pair in zip(joined, tasks, strict=True)] if mixed else joined
+    step = step_program(phases.training, learning, {name: asked.get(name, True) for name in rates}, barriers)
     forward = forward_program(phases.evaluation, joined)
     return Model(
         grafts=tuple(joined),
@@ -98,6 +102,10 @@ def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
     target = (tf.int64, (None,)) if task.is_exclusive else (tf.float32, (None, task.outputs))
     flat = partial(flatten, how=flattening.how)
     return Graft(task.name, variables_of(flattening.width, task.outputs), flat, apply, LOSSES[task.loss], target=target)
+
+
+def _of_distributions(graft: Graft, task: Task) -> Graft:
+    return replace(graft, target=(tf.float32, (None, task.outputs)))
 
 
 def _probed(phases: Phases, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:

@@ -72,6 +72,16 @@ def settle(asked: Augment, kind: str) -> Augmentation | None:
     return None if kind == "synthetic" or settled == Augmentation() else settled
 
 
+def refuse_size(how: Augmentation, size: tuple[int, int]) -> None:
+    """Refuses what images of a size are too small for."""
+    if how.pad_crop > min(size):
+        what = f"{how.pad_crop} is more than an image of {size[0]}×{size[1]} has"
+        raise UserError("recipe", "data.augment.pad_crop", what, "e.g. 4")
+    if how.layers and min(size) < 3:
+        what = f"images of {size[0]}×{size[1]} are too small for it"
+        raise UserError("recipe", "data.augment.rand_augment", what, "leave it out")
+
+
 def _refuse_for(kind: str, name: str) -> None:
     where = f"data.augment.{name}"
     if kind == "arrays" and name not in _MASKS:

@@ -6,18 +6,23 @@ Resuming at any step needs no replay and no stored iterator, and costs the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
 from finetune.learning import preprocess
+from finetune.learning.augment import augment, augment_row, example_seed
+from finetune.learning.augment_keys import Augmentation, refuse_size, settle
 from finetune.learning.data import Examples, refuse_unreadable
+from finetune.learning.mixing import Mixing, batch_seed, mix
 from finetune.recipe import Data
 from finetune.surgery.source import Kind
 
-Loader = Callable[[Any], Mapping[str, Any]]  # index or indices of examples -> inputs by field
+# Index or indices of examples -> inputs by field; with a seed too, the inputs of one example as that seed varies them.
+Loader = Callable[..., Mapping[str, Any]]
 Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
 
@@ -26,8 +31,7 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
 
     Position p of the endless stream belongs to epoch p // count; each epoch is a permutation of all examples.
     """
-    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
-    epoch, place = position // count, position % count
+    epoch, place = _epoch_and_place(step, batch_size, count)
     # The raw op, for a batch may hold the end of one epoch and the beginning of the next, and
     # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21).
     seeds = tf.stack([tf.fill([batch_size], tf.constant(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
@@ -36,13 +40,43 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
     return tf.raw_ops.RandomIndexShuffle(index=place, seed=seeds, max_index=last, rounds=8)
 
 
+def _epoch_and_place(step: int, batch_size: int, count: int) -> tuple[Any, Any]:
+    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    return position // count, position % count
+
+
 def training_batches(
-    examples: Examples, load: Loader, start: int, stop: int, batch_size: int, seed: int
+    examples: Examples,
+    load: Loader,
+    start: int,
+    stop: int,
+    batch_size: int,
+    seed: int,
+    varied: bool = False,
+    mixing: Mixing | None = None,
 ) -> Iterator[Batch]:
-    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples."""
+    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
+
+    Args:
+      varied: whether the loader gets a seed for each example and epoch.
+      mixing: how the examples of a batch are mixed; targets of one class become distributions then.
+    """
     steps = tf.data.Dataset.range(start, stop)
     indices = steps.map(lambda step: order(step, batch_size, len(examples), seed))
-    return _batches(examples, load, indices, batch_size)
+    if varied:
+        epochs = steps.map(lambda step: _epoch_and_place(step, batch_size, len(examples))[0])
+        places = tf.data.Dataset.zip((indices, epochs)).unbatch()
+        seeded = places.map(lambda index, epoch: (index, example_seed(seed, epoch, index)))
+        loaded = _one_by_one(examples, load, seeded, batch_size)
+    else:
+        loaded = _loaded(examples, load, indices, batch_size)
+    if mixing is not None:
+
+        def mixed(batch: Batch, step: Any) -> Batch:
+            return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
+
+        loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
+    return _naming_files(loaded, examples, load)
 
 
 def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole: bool) -> Iterator[Batch]:
@@ -52,7 +86,7 @@ def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole:
     """
     count = -(-len(examples) // batch_size) * batch_size if whole else len(examples)
     indices = tf.data.Dataset.range(count).map(lambda i: tf.minimum(i, len(examples) - 1)).batch(batch_size)
-    return _batches(examples, load, indices, batch_size)
+    return _naming_files(_loaded(examples, load, indices, batch_size), examples, load)
 
 
 def first_inputs(examples: Examples, load: Loader, batch_size: int) -> Mapping[str, Any]:
@@ -67,24 +101,30 @@ def probe(examples: Examples, load: Loader, batch_size: int, values: Mapping[str
     return {**variables, **inputs, "seed": (0, 0)}
 
 
-def _batches(examples: Examples, load: Loader, indices: Any, batch_size: int) -> Iterator[Any]:
+def _loaded(examples: Examples, load: Loader, indices: Any, batch_size: int) -> Any:
+    if examples.arrays is None:
+        return _one_by_one(examples, load, indices.unbatch(), batch_size)
+    return indices.map(_rows(examples, load), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _one_by_one(examples: Examples, load: Loader, places: Any, batch_size: int) -> Any:
+    one = places.map(_rows(examples, load), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return one.batch(batch_size)
+
+
+def _rows(examples: Examples, load: Loader) -> Callable[..., Batch]:
     targets = {head: tf.constant(values) for head, values in examples.targets.items()}
 
-    def rows(index: Any) -> Batch:
-        return load(index), {head: tf.gather(values, index) for head, values in targets.items()}, index
+    def rows(index: Any, *seed: Any) -> Batch:
+        return load(index, *seed), {head: tf.gather(values, index) for head, values in targets.items()}, index
 
-    if examples.arrays is not None:
-        loaded = indices.map(rows, num_parallel_calls=tf.data.AUTOTUNE)
-    else:
-        one = indices.unbatch().map(rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        loaded = one.batch(batch_size)
-    return _naming_files(iter(loaded.prefetch(tf.data.AUTOTUNE)), examples, load)
+    return rows
 
 
-def _naming_files(batches: Iterator[Batch], examples: Examples, load: Loader) -> Iterator[Batch]:
-    """The batches; a file that cannot be decoded ends them with an error that names every such file."""
+def _naming_files(batches: Any, examples: Examples, load: Loader) -> Iterator[Batch]:
+    """The batches of a data set; a file that cannot be decoded ends them with an error that names every such file."""
     try:
-        yield from batches
+        yield from iter(batches.prefetch(tf.data.AUTOTUNE))
     except tf.errors.InvalidArgumentError:
         if examples.arrays is None:
             refuse_unreadable(unreadable(examples, load))
@@ -92,7 +132,7 @@ def _naming_files(batches: Iterator[Batch], examples: Examples, load: Loader) ->
 
 
 def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> Loader:
-    """How the inputs of one example (images) or of a vector of examples (arrays) are made.
+    """How the inputs of one example (images) or of a vector of examples (arrays) are made, and varied if asked for.
 
     Args:
       inputs: field -> (dtype as an enum of types.proto, static shape or None).
@@ -100,18 +140,34 @@ def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> L
     Raises:
       UserError: the inputs do not take such examples.
     """
+    how = settle(data.augment, data.kind)
     if examples.arrays is not None:
-        return _array_loader(examples.arrays, inputs)
+        return _array_loader(examples.arrays, inputs, how)
     if len(inputs) != 1:
         raise UserError(
             "data", "data.kind", f"images fill one input, the cut needs {sorted(inputs)}", "use data.kind=arrays"
         )
     ((field, (enum, shape)),) = inputs.items()
     channels, size = image_geometry(shape, data.image_size)
-    return _image_loader(examples, field, channels, size, data.preprocess, tf.as_dtype(enum))
+    if how is not None:
+        refuse_size(how, size)
+    files = tf.constant(list(examples.sources))
+
+    def load(index: Any, seed: Any = None) -> Mapping[str, Any]:
+        image = preprocess.decode(tf.io.read_file(files[index]), channels)
+        variation = None if seed is None else how
+        if data.eval_crop is not None and (variation is None or variation.crop is None):
+            image = preprocess.centred(image, size, data.eval_crop)
+        if variation is not None:
+            image = augment(image, seed, size, variation)
+        return {field: preprocess.prepare(image, size, data.preprocess, tf.as_dtype(enum))}
+
+    return load
 
 
-def _array_loader(arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Kind]) -> Loader:
+def _array_loader(
+    arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Kind], how: Augmentation | None = None
+) -> Loader:
     rows = {}
     for name, (enum, shape) in inputs.items():
         array, dtype = arrays[name], tf.as_dtype(enum)
@@ -126,23 +182,24 @@ def _array_loader(arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Kind]) 
                 "convert it",
             )
         rows[name] = tf.constant(array if dtype == tf.string else array.astype(dtype.as_numpy_dtype))
-    return lambda index: {name: tf.gather(array, index) for name, array in rows.items()}
+    spectrograms = [name for name, array in rows.items() if array.dtype.is_floating and array.shape.rank in (3, 4)]
+    if how is not None and not spectrograms:
+        shapes = shortlist([f"{name} {list(array.shape[1:])}" for name, array in rows.items()])
+        what = f"no input has rows [time, frequency] of floats: {shapes}"
+        raise UserError("recipe", "data.augment", what, "leave out mask_time and mask_frequency")
+
+    def load(index: Any, seed: Any = None) -> Mapping[str, Any]:
+        inputs = {name: tf.gather(array, index) for name, array in rows.items()}
+        if seed is not None and how is not None:
+            for name, own in zip(spectrograms, tf.unstack(tf.random.split(seed, len(spectrograms))), strict=True):
+                inputs[name] = augment_row(inputs[name], own, how)
+        return inputs
+
+    return load
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
     return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
-
-
-def _image_loader(
-    examples: Examples, field: str, channels: int, size: tuple[int, int], preset: str, dtype: Any
-) -> Loader:
-    files = tf.constant(list(examples.sources))
-
-    def load(index: Any) -> Mapping[str, Any]:
-        image = preprocess.decode(tf.io.read_file(files[index]), channels)
-        return {field: preprocess.prepare(image, size, preset, dtype)}
-
-    return load
 
 
 def pictures(examples: Examples, indices: Sequence[int], size: tuple[int, int] = (112, 112)) -> np.ndarray:
@@ -156,6 +213,23 @@ def pictures(examples: Examples, indices: Sequence[int], size: tuple[int, int] =
         resized = tf.image.resize(image, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR)
         found.append(resized.numpy())
     return np.stack(found) if found else np.zeros((0, *size, 3), np.uint8)
+
+
+def seen_in_training(
+    examples: Examples, inputs: Mapping[str, Kind], data: Data, batch_size: int, seed: int, mixing: Mixing | None
+) -> np.ndarray:
+    """The first batch's images as the model gets them, but for the preprocessing: uint8 [images, height, width, 3].
+
+    There are none for arrays.
+    """
+    if examples.arrays is not None:
+        return np.zeros((0, 1, 1, 3), np.uint8)
+    load = make_loader(examples, inputs, replace(data, preprocess="none"))
+    varied = settle(data.augment, data.kind) is not None
+    fields, _, _ = next(training_batches(examples, load, 0, 1, batch_size, seed, varied, mixing))
+    (images,) = fields.values()
+    whole = np.clip(np.round(images.numpy()), 0, 255).astype(np.uint8)
+    return np.repeat(whole, 3, axis=-1) if whole.shape[-1] == 1 else whole[..., :3]
 
 
 def image_geometry(shape: Sequence[int | None] | None, given: Sequence[int] | None) -> tuple[int, tuple[int, int]]:

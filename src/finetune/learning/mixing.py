@@ -6,12 +6,29 @@ train strong classifiers with localizable features".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from finetune.learning.tasks import Task
+
 _STREAM = 0x6D697869  # keeps these seeds apart from those of order, dropout and augmentation
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The parameter a of Beta(a, a) for each way of mixing, 0 for never; and how many outputs each head has."""
+
+    mixup: float
+    cutmix: float
+    outputs: Mapping[str, int]
+
+
+def make_mixing(mixup: float, cutmix: float, tasks: Sequence[Task]) -> Mixing | None:
+    """What two keys of a recipe ask for; None for nothing."""
+    return Mixing(mixup, cutmix, {task.name: task.outputs for task in tasks}) if mixup or cutmix else None
 
 
 def batch_seed(run_seed: int, step: Any) -> Any:
@@ -19,32 +36,39 @@ def batch_seed(run_seed: int, step: Any) -> Any:
     return tf.random.experimental.stateless_fold_in(tf.constant([run_seed, _STREAM], tf.int64), step)
 
 
+@tf.autograph.experimental.do_not_convert
 def mix(
-    inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any, mixup: float, cutmix: float
+    inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any, how: Mixing
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The batch with each example mixed with the one at the same place from the end.
 
-    One share for the whole batch is drawn from Beta(a, a), `mixup` or `cutmix` being a. Where both are given, a fair
-    coin says which of the two a batch gets; 0 is never.
+    One share is drawn for the whole batch. Where both ways are given, a fair coin says which of them a batch gets.
 
     Args:
-      inputs: [examples, …] by field; for `cutmix` one, [examples, height, width, …]. Whole numbers are rounded again.
-      targets: float32 [examples, classes] by head, distributions or values.
+      inputs: [examples, …] by field; for CutMix one, [examples, height, width, …]. Whole numbers are rounded again.
+      targets: by head; int64 [examples] become float32 [examples, outputs], others are float32 already.
     """
     which, share, place = tf.unstack(tf.random.split(seed, 3))
-    by_mixup = tf.random.stateless_uniform([], which) < (1.0 if not cutmix else 0.5 if mixup else 0.0)
 
     def blended() -> tuple[dict[str, Any], Any]:
-        kept = beta(mixup or 1.0, share)
+        kept = beta(how.mixup, share)
         return {name: _blend(kept, batch) for name, batch in inputs.items()}, kept
 
     def pasted() -> tuple[dict[str, Any], Any]:
         ((name, images),) = inputs.items()
-        images, own = _paste(images, beta(cutmix or 1.0, share), place)
-        return {name: images}, own
+        images, kept = _paste(images, beta(how.cutmix, share), place)
+        return {name: images}, kept
 
-    mixed, kept = tf.cond(by_mixup, blended, pasted) if mixup and cutmix else blended() if mixup else pasted()
-    return mixed, {head: _blend(kept, target) for head, target in targets.items()}
+    if how.mixup and how.cutmix:
+        mixed, kept = tf.cond(tf.random.stateless_uniform([], which) < 0.5, blended, pasted)
+    else:
+        mixed, kept = blended() if how.mixup else pasted()
+    spread = {head: _distribution(target, how.outputs[head]) for head, target in targets.items()}
+    return mixed, {head: _blend(kept, target) for head, target in spread.items()}
+
+
+def _distribution(target: Any, outputs: int) -> Any:
+    return tf.one_hot(target, outputs) if target.dtype.is_integer else target
 
 
 def beta(a: float, seed: Any) -> Any:

@@ -46,6 +46,18 @@ def decode(content: Any, channels: int) -> Any:
     return image
 
 
+def centred(image: Any, size: tuple[int, int], share: float) -> Any:
+    """The middle of an image, in the proportions of `size`, with `share` of the largest such rectangle's sides.
+
+    At 224 pixels and 0.875 that is what is left of an image whose shorter side is made 256 pixels long.
+    """
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    wanted = tf.constant(size, tf.float32)
+    extent = tf.cast(tf.maximum(tf.round(wanted * share * tf.reduce_min(sides / wanted)), 1.0), tf.int32)
+    begin = (tf.shape(image)[:2] - extent) // 2
+    return image[begin[0] : begin[0] + extent[0], begin[1] : begin[1] + extent[1]]
+
+
 def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:
     """An image as the source's input takes it: resized (bilinear, if its size differs), scaled, cast."""
     image = tf.cast(image, tf.float32)
