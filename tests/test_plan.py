@@ -31,7 +31,7 @@ def recipe(golden: str, **train: Any) -> Recipe:
         (
             "embedding",
             {"mixup": 0.2},
-            "train.mixup, train.cutmix: lengths:0 takes int32, which cannot be mixed",
+            "train.mixup, train.cutmix: tokens:0 takes int32, which cannot be mixed",
         ),
         ("embedding", {"cutmix": 1.0}, "train.cutmix: it pastes rectangles of images, .*; use train.mixup"),
     ],

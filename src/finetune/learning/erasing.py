@@ -19,7 +19,7 @@ def erase(image: Any, seed: Any) -> Any:
     sizes, aspects, corners, noise = tf.unstack(tf.random.split(seed, 4))
     height, width = image.shape[:2]
     area = height * width * tf.random.stateless_uniform([_TRIES], sizes, *_AREA)
-    aspect = tf.exp(tf.random.stateless_uniform([_TRIES], aspects, *map(math.log, _ASPECT)))
+    aspect = tf.exp(tf.random.stateless_uniform([_TRIES], aspects, math.log(_ASPECT[0]), math.log(_ASPECT[1])))
     high, wide = tf.round(tf.sqrt(area * aspect)), tf.round(tf.sqrt(area / aspect))
     fits = (high <= height) & (wide <= width)
     first = tf.argmax(fits)  # the first that fits; the chance that none of ten does is negligible, and it is cut off

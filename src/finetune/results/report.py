@@ -171,7 +171,7 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     """Up to sixteen images side by side, four to a row; small ones are enlarged pixel by pixel.
 
     >>> mosaic(np.zeros((3, 28, 28, 3), np.uint8)).shape
-    (116, 344, 3)
+    (116, 348, 3)
     """
     shown = images[: 2 * SHOWN]
     across = min(len(shown), 4)
