@@ -6,7 +6,7 @@ import pytest
 
 from finetune.check import OPTIMIZERS, check
 from finetune.errors import UserError
-from finetune.recipe import Data, Recipe, Source, Train
+from finetune.recipe import Augment, Data, Recipe, Source, Train
 
 
 def good() -> Recipe:
@@ -50,6 +50,11 @@ def test_a_good_recipe_passes():
         ("train.batch_size", 0, "train.batch_size: 0 is not 1 or more"),
         ("train.learning_rate", 0.0, "train.learning_rate: 0.0 is not greater than 0"),
         ("train.learning_rate", float("inf"), "train.learning_rate: inf is not greater than 0"),
+        ("data.eval_crop", 0.0, "data.eval_crop: 0.0 is not greater than 0"),
+        ("data.eval_crop", 1.2, "data.eval_crop: 1.2 is more than the whole"),
+        ("data.augment", Augment(preset="big"), "data.augment.preset: 'big' is not one of light, medium, strong"),
+        ("train.mixup", -0.1, "train.mixup: -0.1 is not 0 or more"),
+        ("train.cutmix", float("inf"), "train.cutmix: inf is not 0 or more"),
         ("train.optimizer", "Adam", "did you mean adam"),
         ("train.log_every_steps", 0, "train.log_every_steps: 0 is not 1 or more"),
         ("eval.every_steps", 0, "eval.every_steps: 0 is not 1 or more"),
@@ -114,6 +119,15 @@ def test_weight_decay_is_said_once():
     check(recipe)
     recipe.train.optimizer_args = {"weight_decay": 0.2}
     with pytest.raises(UserError, match=r"train.weight_decay, train.optimizer_args: both are given \(0.1 and 0.2\)"):
+        check(recipe)
+
+
+def test_mixing_takes_two():
+    recipe = good()
+    recipe.train.batch_size = 1
+    check(recipe)
+    recipe.train.mixup = 0.2
+    with pytest.raises(UserError, match=r"train.batch_size: one example has no other to be mixed with"):
         check(recipe)
 
 

@@ -17,8 +17,10 @@ import pytest
 from finetune.reading.weights import read_index, read_tensors
 
 SHORT = ["recipe=vgg_2class", "train.steps=12", "checkpoint.every_steps=3", "eval.every_steps=6"]
-# Everything that changes at once: dropout inside the old graph, a live backbone, an optimizer with slots, its rate.
+# Everything that changes at once: dropout inside the old graph, a live backbone, an optimizer with slots, its rate,
+# images that are varied and mixed.
 RANDOM = ["stop_gradient=false", "source.feeds.keep_prob={train:0.5,eval:1.0}"]
+RANDOM += ["data.augment.preset=medium", "data.augment.rotate=10", "train.mixup=0.2", "train.cutmix=1.0"]
 RANDOM += ["train.schedule=cosine", "train.warmup_steps=4", "train.clip_norm=1.0"]
 RANDOM += ["learn_decay=0.7", "lora.match=[fc7/weights]", "learn=[[fc7/weights,0],['.*',1]]"]
 RANDOM += ["train.weight_decay=0.1", "train.l2_sp=0.1", "train.l2_head=0.1"]

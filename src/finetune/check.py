@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.learning import metrics
+from finetune.learning.augment_keys import settle
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
 from finetune.recipe import Data, Head, Recipe, named_heads
@@ -74,11 +75,19 @@ def check(recipe: Recipe) -> None:
     _share("data.holdout", recipe.data.holdout)
     _data(recipe.data)
     _image_size(recipe.data.image_size)
+    _number("data.eval_crop", recipe.data.eval_crop, above=0)
+    if recipe.data.eval_crop is not None and recipe.data.eval_crop > 1:
+        raise UserError("recipe", "data.eval_crop", f"{recipe.data.eval_crop} is more than the whole", "e.g. 0.875")
+    settle(recipe.data.augment, recipe.data.kind)
 
     _length(recipe.train.steps, recipe.train.epochs)
     _number("train.batch_size", recipe.train.batch_size, least=1)
     _number("train.learning_rate", recipe.train.learning_rate, above=0)
     _number("train.warmup_steps", recipe.train.warmup_steps, least=0)
+    _number("train.mixup", recipe.train.mixup, least=0)
+    _number("train.cutmix", recipe.train.cutmix, least=0)
+    if (recipe.train.mixup or recipe.train.cutmix) and recipe.train.batch_size < 2:
+        raise UserError("recipe", "train.batch_size", "one example has no other to be mixed with", "give 2 or more")
     _number("train.clip_norm", recipe.train.clip_norm, above=0)
     _weight_decay(recipe.train.weight_decay, recipe.train.optimizer_args)
     _patterns("train.decay_exclude", recipe.train.decay_exclude)

@@ -32,6 +32,7 @@ DTYPES: dict[int, Any] = {
     23: np.uint64,
 }
 ENUMS = {np.dtype(kind): enum for enum, kind in DTYPES.items()}
+UINT8 = 4
 BOOL = 10
 RESOURCE = 20
 FLOATS = (1, 2, 19, 14)  # float, double, half, bfloat16

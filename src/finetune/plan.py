@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
+from finetune.graph import FLOATS, UINT8, dtype_name
 from finetune.learning.data import Examples, grouped, hold_out
 from finetune.learning.kinds import read_examples
 from finetune.learning.schedules import share
@@ -59,6 +60,7 @@ def make_plan(recipe: Recipe) -> Plan:
     for name in heads:
         _check_scope(source, name)
     variants = make_variants(source, recipe.stop_gradient, recipe.learn, recipe.learn_decay, recipe.lora)
+    _check_mixing(source, recipe.train)
     if recipe.distill.tensor is not None and not (variants.rates() or variants.adapters):
         what = "nothing that the old logits depend on learns, so they stay as they are"
         raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
@@ -159,6 +161,18 @@ def _old_head(source: Source, recipe: Recipe) -> Source | None:
         what = f"'{at}' does not depend on the cut '{source.cut}'"
         raise UserError("recipe", "eval.old_head", what, "name the source's own logits or probabilities")
     return old
+
+
+def _check_mixing(source: Source, train: Train) -> None:
+    kinds = source.input_kinds()
+    shapes = [shape for _, shape in kinds.values() if shape is not None and len(shape) not in (3, 4)]
+    if train.cutmix and (len(kinds) > 1 or shapes):
+        what = f"it pastes rectangles of images, and the cut needs {shortlist(list(source.inputs.values()))}"
+        raise UserError("recipe", "train.cutmix", what, "use train.mixup")
+    for tensor, (dtype, _) in zip(source.inputs.values(), kinds.values(), strict=True):
+        if (train.mixup or train.cutmix) and dtype not in (*FLOATS, UINT8):
+            what = f"{tensor} takes {dtype_name(dtype)}, which cannot be mixed"
+            raise UserError("recipe", "train.mixup, train.cutmix", what, "leave them out")
 
 
 def _check_scope(source: Source, scope: str) -> None:

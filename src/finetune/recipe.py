@@ -78,6 +78,25 @@ class Lora:
 
 
 @dataclass
+class Augment:
+    """How training examples are varied, anew in every epoch. None: as the preset has it, or not at all."""
+
+    preset: Optional[str] = None  # light, medium or strong; what is given beside it counts instead of its own
+    crop: Optional[list[float]] = None  # [least, most] share of the area of a random rectangle; [1, 1]: no crop
+    pad_crop: Optional[int] = None  # moved by up to so many pixels, for small images
+    flip: Optional[bool] = None  # left to right
+    flip_vertical: Optional[bool] = None
+    rotate: Optional[float] = None  # by up to so many degrees
+    rand_augment: Any = None  # {layers: 2, magnitude: 9}: so many of fourteen changes, of a magnitude up to 10
+    colour: Any = None  # {brightness, contrast, saturation, hue: up to this share}, or a number for the first three
+    grey: Optional[float] = None  # the probability that an image loses its colours,
+    blur: Optional[float] = None  # its sharpness,
+    erase: Optional[float] = None  # or a rectangle
+    mask_time: Optional[float] = None  # arrays: the most of axis 0 of a row that a stripe hides,
+    mask_frequency: Optional[float] = None  # and of axis 1
+
+
+@dataclass
 class Data:
     """The examples, and how one of them is prepared for the source's input."""
 
@@ -99,6 +118,8 @@ class Data:
     pad: dict[str, Any] = field(default_factory=dict)  # input -> what rows of different lengths are filled up with; 0
     bucket: list[int] = field(default_factory=list)  # the lengths they are filled up to; []: that of the longest
     lengths: dict[str, str] = field(default_factory=dict)  # input -> the input that takes the lengths of its rows
+    eval_crop: Optional[float] = None  # look at this share of an image's sides, in its middle; None: at all of it
+    augment: Augment = field(default_factory=Augment)
 
 
 @dataclass
@@ -112,6 +133,8 @@ class Train:
     learning_rate: float = 1e-3
     schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
     warmup_steps: int = 0  # over which the learning rate rises to its value
+    mixup: float = 0.0  # blends examples and their targets, by a share from Beta(mixup, mixup): 0.2 is usual
+    cutmix: float = 0.0  # pastes rectangles of other images, by a share from Beta(cutmix, cutmix): 1.0 is usual
     clip_norm: Optional[float] = None  # the most that all gradients together may measure
     weight_decay: Optional[float] = None  # decoupled, times the learning rate; None: what the optimizer does by itself
     decay_exclude: list[str] = field(default_factory=list)  # regexes of whole names, beside all of rank 0 and 1

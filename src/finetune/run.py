@@ -44,11 +44,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
     from finetune.learning import baselines, batches, duplicates
+    from finetune.learning.augment_keys import settle
     from finetune.learning.data import Examples
     from finetune.learning.distill import with_old_logits
     from finetune.learning.drift import Drift, drift
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.l2_sp import anchors, penalised
+    from finetune.learning.mixing import make_mixing
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
     from finetune.results import export, findings, report
@@ -61,7 +63,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, plan.variants.evaluation, plan.variants.feeds, probe()) if source.is_resized else []
     distill = recipe.distill if recipe.distill.tensor is not None else None
-    model = graft(plan.variants, plan.heads, plan.tasks, probe, distill)
+    mixing = make_mixing(recipe.train.mixup, recipe.train.cutmix, plan.tasks)
+    model = graft(plan.variants, plan.heads, plan.tasks, probe, distill, mixed=mixing is not None)
     old_head = plan.old_head and make_old_head(plan.old_head, recipe.run.seed, recipe.source.allow_nonfinite, probe())
 
     # ---- init from the source, or resume from our own last save.
@@ -142,6 +145,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         tell.scalars("train", step, {**found, **changing})
 
     share = plan.share_of_rate(recipe.train)
+    varied = settle(recipe.data.augment, recipe.data.kind) is not None
+    portion = recipe.train.batch_size, recipe.run.seed
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
         affordable = plan.steps * recipe.train.batch_size  # a probe costs no more than the training
@@ -149,8 +154,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
             named = recipe.eval.metrics
             found = baselines.probe(features_now, plan.training, plan.held_out, plan.tasks, affordable, named)
             tell.scalars("probe", 0, found)
+        if varied or mixing is not None:
+            words = recipe.data, *portion, plan.members, mixing
+            tell.training(batches.seen_in_training(plan.training, source.input_kinds(), *words))
     training = batches.training_batches(
-        plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed, plan.members
+        plan.training, load_training, start, stop, *portion, plan.members, varied, mixing
     )
     if model.teacher is not None:
         training = with_old_logits(training, model.teacher, pretrained, OLD)

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
-from goldens import GOLDENS, Arrays, Golden, close, every_golden, model_of, same_bits, source_of
+from goldens import CLASSES, GOLDENS, Arrays, Golden, close, every_golden, model_of, same_bits, source_of
 
-from finetune.engine.graft import Model
+from finetune.engine.graft import Model, graft
 from finetune.learning.state import State, make_state
 from finetune.learning.train import make_step
-from finetune.recipe import Train
+from finetune.recipe import Head, Train
 from finetune.surgery.source import Source, read_values
+from finetune.surgery.variants import make_variants
+from tests.graphs import softmax_of
 
 RATE = 0.1
 STATISTICS_FROZEN = [[r".*/moving_\w+", 0], [".*", 1]]
 WITH_STATISTICS = [name for name, golden in GOLDENS.items() if golden.statistics]
 
 
-def trained(golden: Golden, source: Source, model: Model, steps: int = 3) -> State:
-    """The state after some steps of gradient descent on the golden's batch."""
+def trained(golden: Golden, source: Source, model: Model, steps: int = 3, targets: Any = None) -> State:
+    """The state after some steps of gradient descent on the golden's batch, towards its labels or other targets."""
+    learnt = {"head": golden.labels if targets is None else targets}
     values = {**read_values(source), **golden.head}
     train = Train(optimizer="sgd", learning_rate=RATE)
     state = make_state(values, model.rates, model.updated, source.pieces(), train)
     step = make_step(model.step, state, seed=0)
     for number in range(1, steps + 1):
-        step(number, golden.batch, {"head": golden.labels})
+        step(number, golden.batch, learnt)
     return state
 
 
@@ -47,6 +51,20 @@ def test_three_steps_end_where_those_of_tensorflow_1_end(golden: Golden):
         model = model_of(source, learn=learn)
         assert model.updated == (golden.statistics if phase == "train" else set())
         close(values_of(trained(golden, source, model)), after(golden, phase))
+
+
+def test_a_class_as_a_distribution_teaches_the_same_and_a_mixed_one_does_not():
+    golden = GOLDENS["conv_ref"]
+    source = source_of(golden)
+    heads, tasks = {"head": Head()}, [softmax_of(CLASSES, source.cut)]
+    mixed = graft(make_variants(source, False, ()), heads, tasks, mixed=True)
+    whole = np.eye(CLASSES, dtype=np.float32)[golden.labels]
+    plain = values_of(trained(golden, source, model_of(source)))
+    close(values_of(trained(golden, source, mixed, targets=whole)), plain)
+    halves = values_of(trained(golden, source, mixed, targets=0.5 * (whole + whole[::-1])))
+    assert not np.allclose(halves["head/bias"], plain["head/bias"])
+    # The evaluation is of classes still.
+    mixed.forward(trained(golden, source, mixed, 0).arguments(golden.batch, {"head": golden.labels}))
 
 
 @every_golden

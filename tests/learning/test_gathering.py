@@ -12,7 +12,7 @@ import tensorflow as tf
 from finetune.learning import batches
 from finetune.learning.data import Examples
 from finetune.learning.fields import Rows, ragged
-from finetune.recipe import Data
+from finetune.recipe import Augment, Data
 from tests.graphs import refusal
 
 FLOAT, INT32, STRING, INT64 = 1, 3, 7, 9  # of types.proto
@@ -121,3 +121,23 @@ def test_a_balanced_run_is_resumed_where_it_was(start: int):
     rest = [b[2].numpy().tolist() for b in batches.training_batches(found, load, start, 6, 4, 0, of)]
     assert whole[start:] == rest
     assert all(batch.count(9) == 2 for batch in whole)
+
+
+def test_encoded_images_and_spectrograms_are_varied_row_by_row():
+    draw = np.random.default_rng(0)
+    contents = np.array(
+        [tf.io.encode_png(draw.integers(0, 256, (9, 9, 1), np.uint8)).numpy() for _ in range(4)], object
+    )
+    kinds = {"image": (FLOAT, (None, 9, 9, 1)), "sound": (FLOAT, (None, 10, 8))}
+    found = examples(image=contents, sound=draw.random((4, 10, 8), np.float32))
+    words = Augment(rotate=90.0, mask_time=0.9)
+    load = batches.make_loader(found, kinds, Data(kind="tfrecord", preprocess="none", augment=words))
+    seeds = tf.constant([[0, 0], [0, 1], [0, 2], [0, 3]], tf.int64)
+    order, back = tf.constant([0, 1, 2, 3], tf.int64), tf.constant([3, 2, 1, 0], tf.int64)
+    plain, varied, reverse = load(order), load(order, seeds), load(back, seeds[::-1])
+    for name in kinds:
+        assert varied[name].shape == plain[name].shape
+        assert not np.array_equal(varied[name], plain[name])
+        assert np.array_equal(varied[name], reverse[name][::-1])
+    only = batches.make_loader(found, kinds, Data(kind="tfrecord", preprocess="none", augment=Augment(rotate=90.0)))
+    assert np.array_equal(only(order, seeds)["sound"], plain["sound"])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from finetune.check import PRESETS as ALLOWED
-from finetune.learning.preprocess import PRESETS, prepare
+from finetune.learning.preprocess import PRESETS, centred, prepare
 
 
 def test_the_recipe_allows_exactly_the_presets_that_there_are():
@@ -31,3 +31,17 @@ def test_a_preset_is_what_published_networks_were_trained_with(preset: str, expe
 def test_an_image_of_the_right_size_keeps_its_pixels():
     image = tf.constant(np.arange(48).reshape(4, 4, 3), tf.uint8)
     assert np.array_equal(prepare(image, (4, 4), "none", tf.uint8), image)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "share", "expected"),
+    [
+        ((256, 320), (224, 224), 0.875, (slice(16, 240), slice(48, 272))),
+        ((100, 60), (10, 10), 1.0, (slice(20, 80), slice(0, 60))),
+        ((60, 100), (10, 20), 0.5, (slice(17, 42), slice(25, 75))),
+        ((1, 3), (8, 8), 0.1, (slice(0, 1), slice(1, 2))),
+    ],
+)
+def test_the_middle_of_an_image_has_the_proportions_of_the_input(shape, size, share, expected):
+    image = np.arange(shape[0] * shape[1]).reshape(*shape, 1)
+    assert np.array_equal(centred(tf.constant(image), size, share), image[expected])

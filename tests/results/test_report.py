@@ -61,3 +61,24 @@ def test_a_frame_says_whether_the_model_is_right():
     image = np.zeros((112, 112, 3), np.uint8)
     assert framed(image, True)[0, 0].argmax() == 1  # green
     assert framed(image, False)[0, 0].argmax() == 0  # red
+
+
+def test_training_images_stand_side_by_side(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from finetune.results.report import mosaic
+
+    images = np.stack([np.full((50, 60, 3), 10 * i, np.uint8) for i in range(6)])
+    drawn = mosaic(images)
+    assert drawn.shape == (2 * 54, 4 * 64, 3)
+    assert [[int(drawn[27 + 54 * y, 32 + 64 * x, 0]) for x in range(4)] for y in range(2)] == [
+        [0, 10, 20, 30],
+        [40, 50, 255, 255],
+    ]
+    report = Report(tmp_path)
+    report.training(images)
+    report.training(images[:0])
+    report.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Tensors("training images after augmentation")] == [0]

@@ -69,6 +69,7 @@ def graft(
     tasks: Sequence[Task],
     probe: Probe | None = None,
     distill: Distill | None = None,
+    mixed: bool = False,
 ) -> Model:
     """Joins heads to the source, and compiles both variants.
 
@@ -78,6 +79,7 @@ def graft(
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
       distill: the old logits that training is to keep, one of the cuts.
+      mixed: whether examples are mixed in training, so that one has a distribution of classes.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
@@ -102,7 +104,8 @@ def graft(
     asked |= {adapter.variable: True for adapter in variants.adapters}
     learning = {name: asked.get(name, True) for name in (*rates, *(a.variable for a in variants.adapters))}
     old = [_old_logits(distill, shapes)] if distill is not None else []
-    step = step_program(variants.training, [*joined, *old], learning, barriers)
+    trained = [_of_distributions(*pair) for pair in zip(joined, tasks, strict=True)] if mixed else joined
+    step = step_program(variants.training, [*trained, *old], learning, barriers)
     forward = forward_program(variants.evaluation, joined)
     outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
     features = as_function(forward, [f"{new.scope}/features" for new in joined])
@@ -140,6 +143,10 @@ def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
         task.cut,
         head.dropout,
     )
+
+
+def _of_distributions(graft: Graft, task: Task) -> Graft:
+    return replace(graft, target=(tf.float32, (None, task.outputs)))
 
 
 def _old_logits(distill: Distill, shapes: Mapping[str, Shape | None]) -> Graft:

@@ -6,6 +6,7 @@ Resuming at any step needs no replay and no stored iterator, and costs the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,18 @@ import tensorflow as tf
 
 from finetune.errors import UserError
 from finetune.learning import preprocess
+from finetune.learning.augment import example_seed
+from finetune.learning.augment_keys import settle
 from finetune.learning.data import Examples
 from finetune.learning.folders import refuse_unreadable
 from finetune.learning.gathering import row_loader
+from finetune.learning.images import image_reader
+from finetune.learning.mixing import Mixing, batch_seed, mix
 from finetune.recipe import Data
 from finetune.surgery.source import Kind
 
-Loader = Callable[[Any], Mapping[str, Any]]  # index or indices of examples -> inputs by field
+# Index (images) or indices (arrays) of examples -> inputs by field; with a seed for each, as the seeds vary them.
+Loader = Callable[..., Mapping[str, Any]]
 Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
 
@@ -28,9 +34,13 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
 
     Position p of the endless stream belongs to epoch p // count; each epoch is a permutation of all examples.
     """
+    return _ordered(step, batch_size, count, seed)[0]
+
+
+def _ordered(step: int, batch_size: int, count: int, seed: int) -> tuple[Any, Any]:
     position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch, place = position // count, position % count
-    return _shuffled(place, seed, epoch, tf.zeros_like(epoch), tf.constant(count - 1, tf.int64))
+    return _shuffled(place, seed, epoch, tf.zeros_like(epoch), tf.constant(count - 1, tf.int64)), epoch
 
 
 def balanced_order(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> Any:
@@ -42,14 +52,19 @@ def balanced_order(step: int, batch_size: int, members: Sequence[np.ndarray], se
     Args:
       members: the indices of the examples of each class, none of them empty.
     """
+    return _balanced(step, batch_size, members, seed)[0]
+
+
+def _balanced(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> tuple[Any, Any]:
     classes = len(members)
     position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     turn, place = position // classes, position % classes
     chosen = _shuffled(place, seed, turn, -tf.ones_like(turn), tf.constant(classes - 1, tf.int64))
     counts = tf.gather(tf.constant([len(m) for m in members], tf.int64), chosen)
-    own = _shuffled(turn % counts, seed, turn // counts, chosen, counts - 1)
+    epoch = turn // counts  # of the class
+    own = _shuffled(turn % counts, seed, epoch, chosen, counts - 1)
     starts = tf.constant(np.cumsum([0, *map(len, members)])[:-1], tf.int64)
-    return tf.gather(tf.constant(np.concatenate(members), tf.int64), tf.gather(starts, chosen) + own)
+    return tf.gather(tf.constant(np.concatenate(members), tf.int64), tf.gather(starts, chosen) + own), epoch
 
 
 def _shuffled(place: Any, seed: int, epoch: Any, of: Any, last: Any) -> Any:
@@ -69,17 +84,40 @@ def training_batches(
     batch_size: int,
     seed: int,
     members: Sequence[np.ndarray] | None = None,
+    varied: bool = False,
+    mixing: Mixing | None = None,
 ) -> Iterator[Batch]:
     """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
 
-    With `members`, the indices of each class, the classes are balanced.
+    Args:
+      members: the indices of each class, where classes are balanced.
+      varied: whether the loader gets a seed for each example and epoch.
+      mixing: how the examples of a batch are mixed; targets of one class become distributions then.
     """
+
+    def places(step: Any) -> Any:
+        if members is None:
+            indices, epochs = _ordered(step, batch_size, len(examples), seed)
+        else:
+            indices, epochs = _balanced(step, batch_size, members, seed)
+        if not varied:
+            return (indices,)
+        seeds = tf.map_fn(
+            lambda place: example_seed(seed, *place),
+            (epochs, indices),
+            fn_output_signature=tf.TensorSpec([2], tf.int64),
+        )
+        return indices, seeds
+
     steps = tf.data.Dataset.range(start, stop)
-    if members is None:
-        indices = steps.map(lambda step: order(step, batch_size, len(examples), seed))
-    else:
-        indices = steps.map(lambda step: balanced_order(step, batch_size, members, seed))
-    return _batches(examples, load, indices, batch_size)
+    loaded = _loaded(examples, load, steps.map(places), batch_size)
+    if mixing is not None:
+
+        def mixed(batch: Batch, step: Any) -> Batch:
+            return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
+
+        loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
+    return _naming_files(loaded, examples, load)
 
 
 def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole: bool) -> Iterator[Batch]:
@@ -88,8 +126,8 @@ def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole:
     The last batch may be short; where only a whole one will do, it is filled up with the last example.
     """
     count = -(-len(examples) // batch_size) * batch_size if whole else len(examples)
-    indices = tf.data.Dataset.range(count).map(lambda i: tf.minimum(i, len(examples) - 1)).batch(batch_size)
-    return _batches(examples, load, indices, batch_size)
+    indices = tf.data.Dataset.range(count).map(lambda i: (tf.minimum(i, len(examples) - 1),)).batch(batch_size)
+    return _naming_files(_loaded(examples, load, indices, batch_size), examples, load)
 
 
 def first_inputs(examples: Examples, load: Loader, batch_size: int) -> Mapping[str, Any]:
@@ -104,24 +142,28 @@ def probe(examples: Examples, load: Loader, batch_size: int, values: Mapping[str
     return {**variables, **inputs, "seed": (0, 0)}
 
 
-def _batches(examples: Examples, load: Loader, indices: Any, batch_size: int) -> Iterator[Any]:
+def _loaded(examples: Examples, load: Loader, places: Any, batch_size: int) -> Any:
+    """The batches at some places: indices, and seeds where examples are varied."""
+    rows = _rows(examples, load)
+    if examples.arrays is not None:
+        return places.map(rows, num_parallel_calls=tf.data.AUTOTUNE)
+    one = places.unbatch().map(rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return one.batch(batch_size)
+
+
+def _rows(examples: Examples, load: Loader) -> Callable[..., Batch]:
     targets = {head: tf.constant(values) for head, values in examples.targets.items()}
 
-    def rows(index: Any) -> Batch:
-        return load(index), {head: tf.gather(values, index) for head, values in targets.items()}, index
+    def rows(index: Any, *seed: Any) -> Batch:
+        return load(index, *seed), {head: tf.gather(values, index) for head, values in targets.items()}, index
 
-    if examples.arrays is not None:
-        loaded = indices.map(rows, num_parallel_calls=tf.data.AUTOTUNE)
-    else:
-        one = indices.unbatch().map(rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        loaded = one.batch(batch_size)
-    return _naming_files(iter(loaded.prefetch(tf.data.AUTOTUNE)), examples, load)
+    return rows
 
 
-def _naming_files(batches: Iterator[Batch], examples: Examples, load: Loader) -> Iterator[Batch]:
-    """The batches; a file that cannot be decoded ends them with an error that names every such file."""
+def _naming_files(batches: Any, examples: Examples, load: Loader) -> Iterator[Batch]:
+    """The batches of a data set; a file that cannot be decoded ends them with an error that names every such file."""
     try:
-        yield from batches
+        yield from iter(batches.prefetch(tf.data.AUTOTUNE))
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if examples.arrays is None:
             refuse_unreadable(unreadable(examples, load))
@@ -132,7 +174,7 @@ def _naming_files(batches: Iterator[Batch], examples: Examples, load: Loader) ->
 
 
 def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> Loader:
-    """How the inputs of one example (images) or of a vector of examples (arrays) are made.
+    """How the inputs of one example (images) or of a vector of examples (arrays) are made, and varied if asked for.
 
     Args:
       inputs: field -> (dtype as an enum of types.proto, static shape or None).
@@ -140,27 +182,18 @@ def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> L
     Raises:
       UserError: the inputs do not take such examples.
     """
+    how = settle(data.augment, data.kind)
     if examples.arrays is not None:
-        return row_loader(examples.arrays, inputs, data, image_geometry)
+        return row_loader(examples.arrays, inputs, data, image_geometry, how)
     if len(inputs) != 1:
         raise UserError(
             "data", "data.kind", f"images fill one input, the cut needs {sorted(inputs)}", "use data.kind=arrays"
         )
     ((field, (enum, shape)),) = inputs.items()
     channels, size = image_geometry(shape, data.image_size)
-    return _image_loader(examples, field, channels, size, data.preprocess, tf.as_dtype(enum))
-
-
-def _image_loader(
-    examples: Examples, field: str, channels: int, size: tuple[int, int], preset: str, dtype: Any
-) -> Loader:
     files = tf.constant(list(examples.sources))
-
-    def load(index: Any) -> Mapping[str, Any]:
-        image = preprocess.decode(tf.io.read_file(files[index]), channels)
-        return {field: preprocess.prepare(image, size, preset, dtype)}
-
-    return load
+    read = image_reader(channels, size, data, how, tf.as_dtype(enum))
+    return lambda index, *seed: {field: read(tf.io.read_file(files[index]), *seed)}
 
 
 def pictures(examples: Examples, indices: Sequence[int], size: tuple[int, int] = (112, 112)) -> np.ndarray:
@@ -174,6 +207,29 @@ def pictures(examples: Examples, indices: Sequence[int], size: tuple[int, int] =
         resized = tf.image.resize(image, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR)
         found.append(resized.numpy())
     return np.stack(found) if found else np.zeros((0, *size, 3), np.uint8)
+
+
+def seen_in_training(
+    examples: Examples,
+    inputs: Mapping[str, Kind],
+    data: Data,
+    batch_size: int,
+    seed: int,
+    members: Sequence[np.ndarray] | None,
+    mixing: Mixing | None,
+) -> np.ndarray:
+    """The first batch's images as the model gets them, but for the preprocessing: uint8 [images, height, width, 3].
+
+    There are none for arrays.
+    """
+    if examples.arrays is not None:
+        return np.zeros((0, 1, 1, 3), np.uint8)
+    load = make_loader(examples, inputs, replace(data, preprocess="none"))
+    varied = settle(data.augment, data.kind) is not None
+    fields, _, _ = next(training_batches(examples, load, 0, 1, batch_size, seed, members, varied, mixing))
+    (images,) = fields.values()
+    whole = np.clip(np.round(images.numpy()), 0, 255).astype(np.uint8)
+    return np.repeat(whole, 3, axis=-1) if whole.shape[-1] == 1 else whole[..., :3]
 
 
 def image_geometry(shape: Sequence[int | None] | None, given: Sequence[int] | None) -> tuple[int, tuple[int, int]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from finetune.errors import UserError
-from finetune.learning import preprocess
+from finetune.errors import UserError, shortlist
+from finetune.learning.augment import augment_row
+from finetune.learning.augment_keys import Augmentation
 from finetune.learning.fields import Field, Rows, as_rows, lengths
+from finetune.learning.images import image_reader
 from finetune.learning.padding import Shape, fitted, lengths_to_pad_to, padded
 from finetune.recipe import Data
 from finetune.surgery.source import Kind
@@ -27,25 +29,31 @@ class _Input:
     dtype: Any  # of what `read` gives
     shape: Shape  # of one row of it
     finish: Callable[[Any], Any] = lambda tensor: tensor
+    vary: Callable[[Any, Any], Any] | None = None  # in place of `finish`: (batch, a seed for each of its rows)
 
 
 def row_loader(
-    arrays: Mapping[str, Field], inputs: Mapping[str, Kind], data: Data, geometry: Geometry
-) -> Callable[[Any], dict[str, Any]]:
-    """(int64 [n] row numbers) -> the inputs, by field.
+    arrays: Mapping[str, Field],
+    inputs: Mapping[str, Kind],
+    data: Data,
+    geometry: Geometry,
+    how: Augmentation | None = None,
+) -> Callable[..., dict[str, Any]]:
+    """(int64 [n] row numbers) -> the inputs, by field; with int64 [n, 2] seeds too, as they vary the rows.
 
     Args:
       inputs: field -> (dtype as an enum of types.proto, static shape or None).
       geometry: the channels and the size of encoded images, from an input's shape and `data.image_size`.
+      how: what `data.augment` asks for.
 
     Raises:
-      UserError: an input does not take such rows.
+      UserError: an input does not take such rows, or none is of a kind that is varied.
     """
     made: dict[str, _Input] = {}
     measured = {counts: field for field, counts in data.lengths.items()}
     for name, (enum, shape) in inputs.items():
         if name not in measured and as_rows(arrays[name]).dtype.kind in "OSU" and tf.as_dtype(enum) != tf.string:
-            made[name] = _images(name, arrays[name], enum, shape, data, geometry)
+            made[name] = _images(name, arrays[name], enum, shape, data, geometry, how)
         else:
             field = measured.get(name, name)
             _, own = inputs[field]
@@ -53,16 +61,31 @@ def row_loader(
             if name in measured:
                 rows = fitted(name, lengths(rows), None if shape is None else tuple(shape[1:]))
             made[name] = _plain(name, rows, enum, shape, data)
+            if how is not None and how.masks and made[name].dtype.is_floating and len(rows.shape) in (2, 3):
+                made[name] = replace(made[name], vary=_masked(how))
+    varied = [name for name, one in made.items() if one.vary is not None]
+    if how is not None and not varied:
+        shapes = shortlist([f"{name} {list(one.shape)}" for name, one in made.items()])
+        what = f"no input has images, or rows [time, frequency] of floats: {shapes}"
+        raise UserError("recipe", "data.augment", what, "leave it out")
 
     def read(index: np.ndarray) -> list[np.ndarray]:
         return [one.read(index) for one in made.values()]
 
-    def load(index: Any) -> dict[str, Any]:
+    def load(index: Any, seeds: Any = None) -> dict[str, Any]:
         # Flattened, for outside of a graph a list of one comes back as what is in it.
         found = tf.nest.flatten(tf.numpy_function(read, [index], [o.dtype for o in made.values()], stateful=False))
         for tensor, one in zip(found, made.values(), strict=True):
             tensor.set_shape([None, *one.shape])
-        return {name: one.finish(tensor) for (name, one), tensor in zip(made.items(), found, strict=True)}
+        rows = dict(zip(made, found, strict=True))
+        if seeds is None or how is None:
+            return {name: one.finish(rows[name]) for name, one in made.items()}
+        own = tf.map_fn(lambda seed: tf.random.split(seed, len(varied)), seeds)  # [n, varied, 2]
+        finished = {}
+        for name, one in made.items():
+            vary = one.vary
+            finished[name] = one.finish(rows[name]) if vary is None else vary(rows[name], own[:, varied.index(name)])
+        return finished
 
     return load
 
@@ -82,8 +105,22 @@ def _plain(name: str, rows: Rows, enum: int, shape: Sequence[int | None] | None,
     return _Input(lambda index: convert(padded(rows.read(index), value, ends)), dtype, padded_shape)
 
 
+def _masked(how: Augmentation) -> Callable[[Any, Any], Any]:
+    def vary(batch: Any, seeds: Any) -> Any:
+        kind = tf.TensorSpec(batch.shape[1:], batch.dtype)
+        return tf.map_fn(lambda row: augment_row(row[0], row[1], how), (batch, seeds), fn_output_signature=kind)
+
+    return vary
+
+
 def _images(
-    name: str, field: Field, enum: int, shape: Sequence[int | None] | None, data: Data, geometry: Geometry
+    name: str,
+    field: Field,
+    enum: int,
+    shape: Sequence[int | None] | None,
+    data: Data,
+    geometry: Geometry,
+    how: Augmentation | None,
 ) -> _Input:
     """Encoded images, decoded and prepared as those of files are."""
     rows, dtype = as_rows(field), tf.as_dtype(enum)
@@ -93,13 +130,19 @@ def _images(
         )
     channels, size = geometry(shape, data.image_size)
 
-    def prepared(content: Any) -> Any:
-        return preprocess.prepare(preprocess.decode(content, channels), size, data.preprocess, dtype)
+    prepared = image_reader(channels, size, data, how, dtype)
+    kind = tf.TensorSpec([*size, channels], dtype)
 
     def finish(contents: Any) -> Any:
-        return tf.map_fn(prepared, contents, fn_output_signature=tf.TensorSpec([*size, channels], dtype))
+        return tf.map_fn(prepared, contents, fn_output_signature=kind)
 
-    return _Input(lambda index: _as_bytes(np.asarray(rows.read(index), object).reshape(-1)), tf.string, (), finish)
+    def vary(contents: Any, seeds: Any) -> Any:
+        return tf.map_fn(lambda row: prepared(*row), (contents, seeds), fn_output_signature=kind)
+
+    def read(index: np.ndarray) -> np.ndarray:
+        return _as_bytes(np.asarray(rows.read(index), object).reshape(-1))
+
+    return _Input(read, tf.string, (), finish, vary if how is not None and how.changes_images else None)
 
 
 def _as_bytes(batch: np.ndarray) -> np.ndarray:

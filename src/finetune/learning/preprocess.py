@@ -60,9 +60,26 @@ def reason(error: tf.errors.OpError) -> str:
     return str(error.message).splitlines()[0].split("}}")[-1].partition(" [Op:")[0].strip()[:80]
 
 
-def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any) -> Any:
-    """Images as the source's input takes them, one or a batch: resized (bilinear, if sizes differ), scaled, cast."""
+def centred(image: Any, size: tuple[int, int], share: float) -> Any:
+    """The middle of an image or of a batch, in the proportions of `size`.
+
+    Its sides are `share` of the largest such rectangle's: at 224 pixels and 0.875 that is what is
+    left of an image whose shorter side is made 256 pixels long.
+    """
+    sides = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+    wanted = tf.constant(size, tf.float32)
+    extent = tf.cast(tf.maximum(tf.round(wanted * share * tf.reduce_min(sides / wanted)), 1.0), tf.int32)
+    begin = (tf.shape(image)[-3:-1] - extent) // 2
+    return image[..., begin[0] : begin[0] + extent[0], begin[1] : begin[1] + extent[1], :]
+
+
+def prepare(image: Any, size: tuple[int, int], preset: str, dtype: Any, crop: float | None = None) -> Any:
+    """Images as the source's input takes them, one or a batch: resized (bilinear, if sizes differ), scaled, cast.
+
+    With `crop`, that share of their sides in their middle.
+    """
     image = tf.cast(image, tf.float32)
+    image = image if crop is None else centred(image, size, crop)
     image = tf.image.resize(image, size)
     image.set_shape([*image.shape[:-3], *size, image.shape[-1]])
     return tf.cast(PRESETS[preset](image), dtype)

@@ -18,11 +18,12 @@ CARD = "model.json"
 
 @dataclass(frozen=True)
 class Images:
-    """How an image becomes the input: resized to `size` (height, width), then scaled by a preset."""
+    """How an image becomes the input: its middle, or all of it, resized to `size` and scaled by a preset."""
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width
     channels: int
     preprocess: str
+    crop: float | None = None  # the share of the sides that is looked at
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ def read_card(folder: Path) -> Card:
         content = json.loads(path.read_text(encoding="utf-8"))
         preprocess = content["preprocess"]
         size, channels = content["image_size"], content["channels"]
-        images = None if preprocess is None else Images((int(size[0]), int(size[1])), int(channels), str(preprocess))
+        images = None
+        if preprocess is not None:
+            crop = content.get("eval_crop")  # no key where none was known of
+            shape = (int(size[0]), int(size[1]))
+            images = Images(shape, int(channels), str(preprocess), None if crop is None else float(crop))
         heads = {n: HeadCard(h["loss"], tuple(h["classes"]), h["outputs"]) for n, h in content["heads"].items()}
         return Card(content["inputs"], images, content["feeds"], heads)
     except OSError as error:

@@ -76,7 +76,8 @@ def _meaning(card: Card) -> dict[str, Any]:
 def _inside(card: Card) -> str:
     how = card.images
     assert how is not None
-    return f"resized to {how.size[0]}×{how.size[1]} and scaled ('{how.preprocess}') inside"
+    middle = "" if how.crop is None else f"cut to {how.crop:.3g} of their sides, "
+    return f"{middle}resized to {how.size[0]}×{how.size[1]} and scaled ('{how.preprocess}') inside"
 
 
 def _told(described: Mapping[str, Any], card: Card, place: Path) -> list[str]:

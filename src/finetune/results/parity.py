@@ -47,7 +47,8 @@ def probe(serving: Serving, fixed_size: bool) -> Probe:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *size, how.channels))
     images = pixels.astype(np.float32)
     ((tensor, (dtype, _)),) = ((source.inputs[f], kind) for f, kind in serving.kinds.items())
-    each = [preprocess.prepare(tf.constant(i), how.size, how.preprocess, tf.as_dtype(dtype)).numpy() for i in images]
+    words = how.size, how.preprocess, tf.as_dtype(dtype), how.crop
+    each = [preprocess.prepare(tf.constant(i), *words).numpy() for i in images]
     return Probe({IMAGES: images}, {tensor: np.stack(each)})
 
 

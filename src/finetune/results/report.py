@@ -117,6 +117,14 @@ class Report:
                 if len(images):
                     tf.summary.text(f"{name} predictions", "\n".join(rows))
 
+    def training(self, images: np.ndarray) -> None:
+        """Some training images as the model sees them, uint8 [images, height, width, 3]; nothing if there are none."""
+        import tensorflow as tf
+
+        if len(images):
+            with self._writer().as_default(step=0):
+                tf.summary.image("training images after augmentation", mosaic(images)[np.newaxis])
+
     def progress(self, start: int, stop: int) -> None:
         """Shows a bar, if there is a terminal to show it on."""
         if sys.stderr.isatty():
@@ -159,6 +167,21 @@ def framed(image: np.ndarray, right: bool | None) -> np.ndarray:
     picture[:] = colour
     picture[4:-4, 4:-4] = image
     return picture
+
+
+def mosaic(images: np.ndarray) -> np.ndarray:
+    """Up to sixteen images side by side, four to a row; small ones are enlarged pixel by pixel.
+
+    >>> mosaic(np.zeros((3, 28, 28, 3), np.uint8)).shape
+    (116, 348, 3)
+    """
+    shown = images[: 2 * SHOWN]
+    across = min(len(shown), 4)
+    larger = max(1, 112 // max(shown.shape[1:3]))
+    shown = np.pad(shown.repeat(larger, 1).repeat(larger, 2), [(0, 0), (2, 2), (2, 2), (0, 0)], constant_values=255)
+    shown = np.concatenate([shown, np.full((-len(shown) % across, *shown.shape[1:]), 255, np.uint8)])
+    rows = shown.reshape(-1, across, *shown.shape[1:]).swapaxes(1, 2)
+    return rows.reshape(rows.shape[0] * rows.shape[1], -1, 3)
 
 
 def forget_after(folder: Path, step: int) -> None:
@@ -396,6 +419,7 @@ def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
         "preprocess": recipe.data.preprocess if as_images else None,
         "image_size": size,
         "channels": channels,
+        "eval_crop": recipe.data.eval_crop,
         "feeds": {
             tensor: value["eval"] if isinstance(value, Mapping) else value for tensor, value in model.feeds.items()
         },

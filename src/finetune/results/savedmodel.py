@@ -33,7 +33,8 @@ def write(serving: Serving, folder: Path) -> dict[str, Any]:
         if (images := serving.card.images) is not None:
             # A second copy of the graph and not of the weights: loaders differ in what they can feed inside of one.
             encoded = tf1.placeholder(tf.string, [None], BYTES)
-            decoded = build(serving, values, {IMAGES: _decoded(encoded, images)})
+            uncut = replace(serving, card=replace(serving.card, images=replace(images, crop=None)))
+            decoded = build(uncut, values, {IMAGES: _decoded(encoded, images)})
             signatures[ENCODED] = _signature(replace(decoded, inputs={BYTES: encoded}))
         for name, value in serving.values.items():
             variables[name].load(value, session)
@@ -52,6 +53,7 @@ def _variable(name: str, value: Any) -> Any:
 def _decoded(encoded: Any, images: Images) -> Any:
     def one(content: Any) -> Any:
         image = tf.cast(preprocess.decode(content, images.channels), tf.float32)
+        image = image if images.crop is None else preprocess.centred(image, images.size, images.crop)
         return tf.image.resize(image, images.size)  # here, for images of a batch may have different sizes
 
     return tf.map_fn(one, encoded, fn_output_signature=tf.TensorSpec([*images.size, images.channels], tf.float32))

@@ -172,7 +172,7 @@ def _prepared(serving: Serving, images: Any) -> Any:
     how = serving.card.images
     assert how is not None
     ((dtype, _),) = serving.kinds.values()
-    return preprocess.prepare(images, how.size, how.preprocess, tf.as_dtype(dtype))
+    return preprocess.prepare(images, how.size, how.preprocess, tf.as_dtype(dtype), how.crop)
 
 
 def _table(table: Table) -> Any:

@@ -1,0 +1,46 @@
+"""What is refused before TensorFlow is imported because the source does not take it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from finetune.errors import UserError
+from finetune.plan import make_plan
+from finetune.recipe import Data, Head, Recipe, Source, Train
+from tests.graphs import GOLDENS
+
+
+def recipe(golden: str, **train: Any) -> Recipe:
+    about = json.loads((GOLDENS / golden / "golden.json").read_text())
+    return Recipe(
+        name="r",
+        source=Source(path=str(GOLDENS / golden), inputs=about["inputs"], feeds=about["eval_feeds"]),
+        cut=about["cut"],
+        head=Head(classes=2),
+        data=Data(kind="synthetic", preprocess="none"),
+        train=Train(steps=1, **train),
+    )
+
+
+@pytest.mark.parametrize(
+    ("golden", "train", "message"),
+    [
+        (
+            "embedding",
+            {"mixup": 0.2},
+            "train.mixup, train.cutmix: tokens:0 takes int32, which cannot be mixed",
+        ),
+        ("embedding", {"cutmix": 1.0}, "train.cutmix: it pastes rectangles of images, .*; use train.mixup"),
+    ],
+)
+def test_inputs_that_cannot_be_mixed_are_named(golden: str, train: dict[str, float], message: str):
+    make_plan(recipe(golden))
+    with pytest.raises(UserError, match=message):
+        make_plan(recipe(golden, **train))
+
+
+def test_images_can_be_mixed():
+    make_plan(recipe("conv_ref", mixup=0.2, cutmix=1.0))
