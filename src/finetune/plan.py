@@ -31,7 +31,7 @@ class Plan:
 
     def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
         """The share of the learning rate that a step takes; None if all take the whole."""
-        if train.schedule == "constant" and not train.warmup_steps:
+        if train.schedule == "constant" and not train.warmup_steps and train.on_nan == "stop":
             return None
         return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
 
@@ -54,6 +54,7 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
     training, held_out = _examples(source, recipe)
+    _check_watched(recipe.train, len(held_out))
     steps = recipe.train.steps
     if steps is None:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
@@ -75,6 +76,16 @@ def _examples(source: Source, recipe: Recipe) -> tuple[Examples, Examples]:
     if recipe.data.kind == "synthetic":
         return hold_out(synthetic(source, recipe.head.classes, recipe.run.seed), recipe.data.holdout)
     return read_examples(recipe.data, list(source.inputs), recipe.head.classes)
+
+
+def _check_watched(train: Train, held_out: int) -> None:
+    asked = [
+        key
+        for key, wanted in (("train.stop_early", train.stop_early), ("train.schedule", train.schedule == "plateau"))
+        if wanted
+    ]
+    if asked and not held_out:
+        raise UserError("recipe", asked[0], "there is no evaluation to go by: nothing is held out", "see data.holdout")
 
 
 def _check_scope(source: Source, scope: str) -> None:

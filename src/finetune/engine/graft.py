@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.engine import heads
 from finetune.engine.compile import Graft, as_function, feature_shape, features_program, forward_program, step_program
+from finetune.engine.nonfinite import first_nonfinite
 from finetune.names import node_of
 from finetune.recipe import Head
 from finetune.results.export import make_pair_graph
@@ -36,6 +37,7 @@ class Model:
     feeds: Mapping[str, Any]
     forward: Function
     step: Function
+    first_nonfinite: Callable[[Mapping[str, Any]], str | None]  # of what `step` computes
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
 
@@ -74,6 +76,7 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
         feeds=phases.feeds,
         forward=as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"]),
         step=as_function(step, [name for name in step.outputs if name != "logits"]),
+        first_nonfinite=partial(first_nonfinite, step),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in phases.training.updates),
     )
