@@ -17,13 +17,14 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start",
-    "checkpoints", "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize",
-    "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies",
-    "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops",
-    "graph", "check", "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args",
-    "schedules", "recipe", "names", "protos", "errors",
+    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "export", "plan",
+    "phases", "synthetic", "heads", "evaluate", "preprocess", "start", "doubts", "freeze", "check", "recipe_files",
+    "packaged", "keys", "schedules", "nonfinite", "compile", "losses", "damage", "rollback", "state", "optimizers",
+    "source", "settle", "checkpoints", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
+    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
+    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph",
+    "slices", "table", "files", "allowed_ops", "output_args", "protos", "monitor", "tasks", "data", "recipe", "names",
+    "errors",
 ]
 # fmt: on
 

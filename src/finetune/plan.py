@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from finetune.errors import UserError
-from finetune.learning.data import Examples, check_classes, hold_out, read_examples
+from finetune.learning.data import Examples, hold_out, read_examples
+from finetune.learning.monitor import Rules, goal_of
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
+from finetune.learning.tasks import Task, make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
-from finetune.recipe import Recipe, Train
+from finetune.recipe import Head, Recipe, Train
 from finetune.surgery.phases import Phases, make_phases
 from finetune.surgery.source import Source, read_source, resized
 
@@ -25,15 +27,22 @@ class Plan:
     phases: Phases
     training: Examples
     held_out: Examples
-    classes: int
+    heads: Mapping[str, Head]
+    tasks: tuple[Task, ...]
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
 
-    def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
-        """The share of the learning rate that a step takes; None if all take the whole."""
+    def share_of_rate(self, train: Train, left: Callable[[], float]) -> Callable[[int], float] | None:
+        """The share of the learning rate that a step takes, of what is left of it; None if all take the whole."""
         if train.schedule == "constant" and not train.warmup_steps and train.on_nan == "stop":
             return None
-        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
+        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps) * left()
+
+    def rules(self, recipe: Recipe) -> Rules:
+        """What is concluded from evaluations."""
+        goal = goal_of(recipe.eval.metric, recipe.eval.goal)
+        wait = recipe.train.plateau.patience if recipe.train.schedule == "plateau" else None
+        return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, wait, recipe.train.plateau.factor)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""
@@ -53,7 +62,8 @@ def make_plan(recipe: Recipe) -> Plan:
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
-    training, held_out = _examples(source, recipe)
+    heads = {recipe.head.name: recipe.head}
+    tasks, training, held_out = _examples(source, recipe, heads)
     _check_watched(recipe.train, len(held_out))
     steps = recipe.train.steps
     if steps is None:
@@ -63,7 +73,8 @@ def make_plan(recipe: Recipe) -> Plan:
         phases=phases,
         training=training,
         held_out=held_out,
-        classes=check_classes(training, recipe.head.classes),
+        heads=heads,
+        tasks=tasks,
         steps=steps,
         digests={
             "source.path": metagraph.digest(source.pair.files),
@@ -72,10 +83,18 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
-def _examples(source: Source, recipe: Recipe) -> tuple[Examples, Examples]:
+def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tuple[tuple[Task, ...], Examples, Examples]:
+    """The tasks, the examples to train on and those to evaluate on, with their targets."""
+    columns = {name: head.labels or recipe.data.labels for name, head in heads.items()}
     if recipe.data.kind == "synthetic":
-        return hold_out(synthetic(source, recipe.head.classes, recipe.run.seed), recipe.data.holdout)
-    return read_examples(recipe.data, list(source.inputs), recipe.head.classes)
+        examples, apart = synthetic(source, heads, columns, recipe.run.seed), None
+    else:
+        examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())))
+    tasks = tuple(make_task(name, head, source.cut, columns[name], examples) for name, head in heads.items())
+    examples = with_targets(examples, tasks)
+    if apart is None:
+        return (tasks, *hold_out(examples, recipe.data.holdout))
+    return tasks, examples, with_targets(apart, tasks, "data.eval_path")
 
 
 def _check_watched(train: Train, held_out: int) -> None:

@@ -31,10 +31,13 @@ class Source:
 
 @dataclass
 class Head:
-    """The new layers behind the cut."""
+    """The new layers behind a cut."""
 
     kind: str = "linear"
     classes: Optional[int] = None  # None: as many as the data has
+    # softmax: one class each; sigmoid: any number of classes each; squared, absolute, huber: numbers
+    loss: str = "softmax"
+    labels: Optional[str] = None  # the column of the examples that it learns; None: data.labels
     pool: str = "avg"  # what happens to a cut with space or time left in it: avg, max or flatten
     name: str = "head"  # the scope of the new variables and tensors
 
@@ -75,8 +78,8 @@ class Train:
     clip_norm: Optional[float] = None  # the most that all gradients together may measure
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
     stop_early: Optional[int] = None  # evaluations without progress after which the run ends; None: never
-    # When a loss or a gradient is NaN or Inf: stop, or rollback, which goes back to the newest good checkpoint with half
-    # the learning rate, three times at most. With checkpoint.every_minutes, where it goes back to depends on the clock.
+    # When a loss or a gradient is NaN or Inf: stop, or rollback, which goes back to the newest checkpoint with half the
+    # learning rate, three times at most. With checkpoint.every_minutes, where it goes back to depends on the clock.
     on_nan: str = "stop"
     log_every_steps: int = 10
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from finetune.errors import UserError
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import checkpoints, run_folder
@@ -39,11 +40,12 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.heads import initial_values
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
-    from finetune.learning import batches
-    from finetune.learning.evaluate import Evaluation, evaluate
+    from finetune.learning import batches, monitor
+    from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.state import check_frozen, digest, make_state
-    from finetune.learning.train import Actions, Clock, loop, make_step
-    from finetune.results import export, report
+    from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step, seed_of
+    from finetune.results import damage, export, report
+    from finetune.results.rollback import roll_back
     from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
@@ -52,17 +54,18 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
-    model = graft(plan.phases, recipe.head, plan.classes, probe)
+    model = graft(plan.phases, plan.heads, plan.tasks, probe)
 
     # ---- init from the source, or resume from our own last save.
-    fresh = initial_values(model.graft.variables, recipe.run.seed)
+    fresh = initial_values(model.new_variables, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
-    start = 0 if saved is None else saved.step
-    stop = max(start, plan.steps)
     if saved is not None:
         state.restore(saved.values)
+    rules = plan.rules(recipe)
+    start = 0 if saved is None else saved.step
+    stop = start if monitor.ends(monitor.from_numbers(state.watched), rules) else max(start, plan.steps)
 
     # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
     proof = None
@@ -72,6 +75,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
+    for pair in (folder.model, folder.best):
+        export.mend(pair)
     record = folder.record or {
         **run_folder.provenance(plan, recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
@@ -86,60 +91,108 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
         tell.graph(meta)
         tell.hparams(recipe)
-        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model, recipe.head))
+        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
     # ---- Train.
-    def held_out_now() -> Evaluation:
+    def held_out_now() -> dict[str, Evaluation]:
         size = recipe.eval.batch_size or recipe.train.batch_size
         held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
-        return evaluate(lambda i, labels: model.forward(state.arguments(i, labels)), held_out, len(plan.held_out))
+        forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
+        return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
 
-    def evaluate_at(step: int) -> None:
-        if len(plan.held_out):
-            found = held_out_now()
-            tell.scalars("eval", step, found.metrics())
-            tell.predictions(step, plan.held_out, found, batches.pictures)
+    def evaluate_at(step: int) -> bool:
+        if not len(plan.held_out):
+            return False
+        found = held_out_now()
+        value = monitor.value_of(recipe.eval.metric, metrics(found))
+        before = monitor.from_numbers(state.watched)
+        now = monitor.seen(before, rules, step, value) if step else before  # an untrained head is no result
+        is_best = step > 0 and now.best_step == step
+        tell.scalars("eval", step, metrics(found), "  (best so far)" if is_best else "")
+        tell.predictions(step, plan.held_out, found, batches.pictures)
+        if is_best and recipe.eval.keep_best:
+            sound(step)
+            beside = report.beside_the_pair(plan, model, recipe, {"step": step, **metrics(found)})
+            export.write_pair(folder.best, meta, state.variables(), state.pieces, beside)
+        state.watched[:] = now.numbers()
+        if now.falls > before.falls:
+            tell.line(f"plateau: from here on at {monitor.share_of_rate(now, rules):g} of the learning rate")
+        return monitor.ends(now, rules)
+
+    def sound(step: int) -> None:
+        if not recipe.source.allow_nonfinite:
+            check_finite(state, step)
 
     def save_at(step: int) -> None:
+        sound(step)
         check_frozen(state.frozen, certificate)
         retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
         tensors = state.everything(step)
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
-    def log_at(step: int, metrics: Mapping[str, float]) -> None:
+    def log_at(step: int, found: Mapping[str, float]) -> None:
         changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
-        tell.scalars("train", step, {**metrics, **changing})
+        tell.scalars("train", step, {**found, **changing})
 
-    share = plan.share_of_rate(recipe.train)
+    def batches_of(start: int, stop: int) -> Iterator[batches.Batch]:
+        size, seed = recipe.train.batch_size, recipe.run.seed
+        return batches.training_batches(plan.training, load_training, start, stop, size, seed)
+
+    def refusal(bad: NonFinite) -> UserError:
+        inputs, targets, indices = next(batches_of(bad.step - 1, bad.step))
+        first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
+        found = model.forward(state.arguments(inputs, targets))
+        losses = sum(found[f"{task.name}/losses"].numpy() for task in plan.tasks)
+        return damage.refusal(bad.step, bad.what, first, losses, [plan.training.sources[i] for i in indices])
+
+    share = plan.share_of_rate(recipe.train, lambda: monitor.share_of_rate(monitor.from_numbers(state.watched), rules))
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
+        if recipe.train.on_nan == "rollback":
+            save_at(0)
     tell.progress(start, stop)
-    loop(
-        make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
-        batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
-        start,
-        stop,
-        Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
-        log_every=recipe.train.log_every_steps,
-        evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
-        checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
-    )
+    step = make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm)
+    last = None
+    while last is None:
+        try:
+            last = loop(
+                step,
+                batches_of(start, stop),
+                start,
+                stop,
+                Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
+                log_every=recipe.train.log_every_steps,
+                evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+                checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+            )
+        except NonFinite as bad:
+            back = roll_back(folder.checkpoints, STEM, state) if recipe.train.on_nan == "rollback" else None
+            if back is None:
+                raise refusal(bad) from bad
+            start = back
+            watch = monitor.from_numbers(state.watched)
+            tell.rollback(watch.rollbacks, start, bad.step, bad.what, monitor.share_of_rate(watch, rules))
 
     # ---- Write the pair, look at it once more, and say what came out.
-    beside = report.beside_the_pair(plan, model, recipe)
-    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
-    written = export.read_back(folder.model, state.frozen, state.pieces)
-    check_frozen(written, certificate)
     final = held_out_now() if len(plan.held_out) else None
-    result = report.result(plan, final, folder.path)
+    evaluated = {"step": last, **metrics(final)} if final else {}
+    beside = report.beside_the_pair(plan, model, recipe, evaluated)
+    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
+    for pair in (folder.model, folder.best):
+        if pair.exists():
+            check_frozen(export.read_back(pair, state.frozen, state.pieces), certificate)
+    best = report.best(monitor.from_numbers(state.watched), recipe.eval.metric, folder.best)
+    result = report.result(plan, final, folder.path) + report.best_elsewhere(best, last)
+    if last < plan.steps:
+        tell.line(f"stopped early at step {last}: no progress in {rules.stop_early} evaluations")
     proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
-    metrics = {} if final is None else final.metrics()
-    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics}
+    numbers = metrics(final) if final else {}
+    done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from finetune.engine import heads
+import tensorflow as tf
+
 from finetune.engine.compile import Graft, as_function, feature_shape, features_program, forward_program, step_program
+from finetune.engine.heads import HEADS, Flattening, flatten
+from finetune.engine.heads import flattening as flattening_of
+from finetune.engine.losses import LOSSES
 from finetune.engine.nonfinite import first_nonfinite
+from finetune.learning.tasks import Task
 from finetune.names import node_of
 from finetune.recipe import Head
 from finetune.results.export import make_pair_graph
@@ -26,11 +31,11 @@ Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Model:
     """The grafted model as pure functions of inputs and variables.
 
-    `forward` gives probabilities and losses in evaluation, `step` loss, gradients and updates in training. `said`
-    tells how features become vectors; `feeds` are the mode feeds of both phases.
+    `forward` gives the heads' outputs and losses in evaluation, `step` loss, gradients and updates in training.
+    `said` tells how features become vectors; `feeds` are the mode feeds of both phases.
     """
 
-    graft: Graft
+    grafts: tuple[Graft, ...]
     feature_shape: tuple[int | None, ...]
     said: str
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
@@ -41,11 +46,18 @@ class Model:
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
 
+    @property
+    def new_variables(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the heads' variables, by full name."""
+        return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
-def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) -> Model:
-    """Joins a head to the source, and compiles both phases.
+
+def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+    """Joins heads to the source, and compiles both phases.
 
     Args:
+      heads: how each head is made, by name.
+      tasks: what each of them learns.
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
 
@@ -60,26 +72,35 @@ def graft(phases: Phases, head: Head, classes: int, probe: Probe | None = None) 
             training=replace(phases.training, shape=shape),
             evaluation=replace(phases.evaluation, shape=shape),
         )
-    flattening = heads.flattening(shape, head.pool)
-    variables_of, apply = heads.HEADS[head.kind]
-    shapes = variables_of(flattening.width, classes)
-    joined = Graft(head.name, shapes, partial(heads.flatten, how=flattening.how), apply)
-    rates = {**phases.rates(), **{name: 1.0 for name in joined.variables}}
+    said, joined = [], []
+    for task in tasks:
+        flattening = flattening_of(shape, heads[task.name].pool)
+        said.append(flattening.said)
+        joined.append(_joined(task, heads[task.name], flattening))
+    rates = {**phases.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
     step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    forward = forward_program(phases.evaluation, joined)
     return Model(
-        graft=joined,
+        grafts=tuple(joined),
         feature_shape=shape or (),
-        said=flattening.said,
+        said="; ".join(dict.fromkeys(said)),
         inputs=phases.evaluation.inputs,
         feeds=phases.feeds,
-        forward=as_function(forward_program(phases.evaluation, joined), ["probabilities", "losses"]),
-        step=as_function(step, [name for name in step.outputs if name != "logits"]),
+        forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
+        step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         first_nonfinite=partial(first_nonfinite, step),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in phases.training.updates),
     )
+
+
+def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
+    variables_of, apply = HEADS[head.kind]
+    target = (tf.int64, (None,)) if task.is_exclusive else (tf.float32, (None, task.outputs))
+    flat = partial(flatten, how=flattening.how)
+    return Graft(task.name, variables_of(flattening.width, task.outputs), flat, apply, LOSSES[task.loss], target=target)
 
 
 def _probed(phases: Phases, known: Shape | None, arguments: Mapping[str, Any]) -> Shape:
@@ -101,6 +122,6 @@ def pair_graph(source: Source, model: Model) -> Any:
         source.tables,
         source.variables,
         source.shapes,
-        model.graft,
+        model.grafts,
         model.feature_shape,
     )

@@ -13,7 +13,7 @@ import tensorflow as tf
 from finetune.errors import shortlist
 from finetune.learning.state import State
 
-Step = Callable[[int, Mapping[str, Any], Any], float]
+Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, float]]
 
 
 class NonFinite(Exception):
@@ -42,7 +42,9 @@ def make_step(
     share: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
 ) -> Step:
-    """(step, inputs, labels) -> loss; changes the live variables, or raises `NonFinite` and changes nothing.
+    """(step, inputs, targets) -> losses, `loss` the one that is lessened; changes the live variables.
+
+    Where something is not finite it raises `NonFinite` and changes nothing.
 
     `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
@@ -71,10 +73,11 @@ def make_step(
             if name.startswith("update/"):
                 state.live[name.partition("/")[2]].assign(value)
 
-    def step(number: int, inputs: Mapping[str, Any], labels: Any) -> float:
-        outputs = program(state.arguments(inputs, labels, seed_of(seed, number)))
-        changes = {n: t for n, t in outputs.items() if n not in ("loss", "logits")}
-        loss = float(outputs["loss"])
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, float]:
+        outputs = program(state.arguments(inputs, targets, seed_of(seed, number)))
+        losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
+        changes = {n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}
+        loss = losses["loss"]
         if not np.isfinite(loss):
             raise NonFinite(number, f"the loss is {loss}")
         if not np.isfinite(float(total(changes))):
@@ -84,7 +87,7 @@ def make_step(
                 raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
         part = None if share is None else tf.constant(share(number), tf.float32)
         apply(changes, part)
-        return loss
+        return losses
 
     return step
 
@@ -114,7 +117,7 @@ class Actions:
 
 def loop(
     step: Step,
-    batches: Iterator[tuple[Mapping[str, Any], Any, Any]],
+    batches: Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Any]],
     start: int,
     stop: int,
     actions: Actions,
@@ -122,17 +125,17 @@ def loop(
     evaluation: Clock,
     checkpoints: Clock,
 ) -> int:
-    """Makes steps `start` + 1 to `stop`, or less if an evaluation ends it; gives the last, always evaluated and saved."""
+    """Makes steps `start` + 1 to `stop` unless an evaluation ends it; gives the last, which is evaluated and saved."""
     saved = logged_at = time.monotonic()
     logged = start
     for number in range(start + 1, stop + 1):
-        inputs, labels, _ = next(batches)
-        loss = step(number, inputs, labels)
-        actions.advance(loss)
+        inputs, targets, indices = next(batches)
+        losses = step(number, inputs, targets)
+        actions.advance(losses["loss"])
         now = time.monotonic()
         if number % log_every == 0 or number == stop:
-            rate = (number - logged) * len(labels) / max(now - logged_at, 1e-9)
-            actions.log(number, {"loss": loss, "examples_per_second": rate})
+            rate = (number - logged) * len(indices) / max(now - logged_at, 1e-9)
+            actions.log(number, {**losses, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
         ends = number == stop
