@@ -17,9 +17,9 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "export", "plan",
-    "phases", "synthetic", "heads", "evaluate", "preprocess", "start", "doubts", "freeze", "check", "recipe_files",
-    "packaged", "keys", "schedules", "nonfinite", "compile", "losses", "damage", "rollback", "state", "optimizers",
+    "layout", "repeats", "layers", "run_folder", "proof", "graft", "rows", "batches", "export", "plan", "phases",
+    "synthetic", "heads", "evaluate", "preprocess", "start", "doubts", "freeze", "check", "recipe_files", "packaged",
+    "keys", "schedules", "nonfinite", "compile", "losses", "damage", "rollback", "train", "state", "optimizers",
     "source", "settle", "checkpoints", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
     "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
     "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph",

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from finetune.errors import UserError
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import checkpoints, run_folder
@@ -41,11 +40,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches, monitor
-    from finetune.learning.evaluate import Evaluation, evaluate, metrics
+    from finetune.learning.evaluate import Evaluation, evaluate, losses_of, metrics
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step, seed_of
     from finetune.results import damage, export, report
-    from finetune.results.rollback import roll_back
+    from finetune.results.rollback import persistent, roll_back
     from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
@@ -65,7 +64,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         state.restore(saved.values)
     rules = plan.rules(recipe)
     start = 0 if saved is None else saved.step
-    stop = start if monitor.ends(monitor.from_numbers(state.watched), rules) else max(start, plan.steps)
+    stop = start if monitor.ends(state.watch, rules) else max(start, plan.steps)
 
     # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
     proof = None
@@ -101,12 +100,16 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
         return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
 
+    def sound(step: int) -> None:
+        if not recipe.source.allow_nonfinite:
+            check_finite(state, step)
+
     def evaluate_at(step: int) -> bool:
         if not len(plan.held_out):
             return False
         found = held_out_now()
         value = monitor.value_of(recipe.eval.metric, metrics(found))
-        before = monitor.from_numbers(state.watched)
+        before = state.watch
         now = monitor.seen(before, rules, step, value) if step else before  # an untrained head is no result
         is_best = step > 0 and now.best_step == step
         tell.scalars("eval", step, metrics(found), "  (best so far)" if is_best else "")
@@ -115,14 +118,10 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
             sound(step)
             beside = report.beside_the_pair(plan, model, recipe, {"step": step, **metrics(found)})
             export.write_pair(folder.best, meta, state.variables(), state.pieces, beside)
-        state.watched[:] = now.numbers()
+        state.conclude(now)
         if now.falls > before.falls:
             tell.line(f"plateau: from here on at {monitor.share_of_rate(now, rules):g} of the learning rate")
         return monitor.ends(now, rules)
-
-    def sound(step: int) -> None:
-        if not recipe.source.allow_nonfinite:
-            check_finite(state, step)
 
     def save_at(step: int) -> None:
         sound(step)
@@ -140,40 +139,38 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         size, seed = recipe.train.batch_size, recipe.run.seed
         return batches.training_batches(plan.training, load_training, start, stop, size, seed)
 
-    def refusal(bad: NonFinite) -> UserError:
-        inputs, targets, indices = next(batches_of(bad.step - 1, bad.step))
-        first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
-        found = model.forward(state.arguments(inputs, targets))
-        losses = sum(found[f"{task.name}/losses"].numpy() for task in plan.tasks)
-        return damage.refusal(bad.step, bad.what, first, losses, [plan.training.sources[i] for i in indices])
+    def go_back(bad: NonFinite) -> int:
+        back = roll_back(folder.checkpoints, STEM, state) if recipe.train.on_nan == "rollback" else None
+        if back is None:
+            inputs, targets, indices = next(batches_of(bad.step - 1, bad.step))
+            first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
+            losses = losses_of(model.forward(state.arguments(inputs, targets)), plan.tasks)
+            sources = [plan.training.sources[i] for i in indices]
+            raise damage.refusal(bad.step, bad.what, first, losses, sources, state.watch.rollbacks) from bad
+        share = monitor.share_of_rate(state.watch, rules)
+        tell.rollback(state.watch.rollbacks, back, bad.step, bad.what, share)
+        return back
 
-    share = plan.share_of_rate(recipe.train, lambda: monitor.share_of_rate(monitor.from_numbers(state.watched), rules))
+    def train_from(start: int) -> int:
+        return loop(
+            step,
+            batches_of(start, stop),
+            start,
+            stop,
+            Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
+            log_every=recipe.train.log_every_steps,
+            evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+            checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+        )
+
+    share = plan.share_of_rate(recipe.train, lambda: monitor.share_of_rate(state.watch, rules))
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
         if recipe.train.on_nan == "rollback":
             save_at(0)
     tell.progress(start, stop)
     step = make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm)
-    last = None
-    while last is None:
-        try:
-            last = loop(
-                step,
-                batches_of(start, stop),
-                start,
-                stop,
-                Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
-                log_every=recipe.train.log_every_steps,
-                evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
-                checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
-            )
-        except NonFinite as bad:
-            back = roll_back(folder.checkpoints, STEM, state) if recipe.train.on_nan == "rollback" else None
-            if back is None:
-                raise refusal(bad) from bad
-            start = back
-            watch = monitor.from_numbers(state.watched)
-            tell.rollback(watch.rollbacks, start, bad.step, bad.what, monitor.share_of_rate(watch, rules))
+    last = persistent(train_from, go_back, start)
 
     # ---- Write the pair, look at it once more, and say what came out.
     final = held_out_now() if len(plan.held_out) else None
@@ -183,10 +180,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     for pair in (folder.model, folder.best):
         if pair.exists():
             check_frozen(export.read_back(pair, state.frozen, state.pieces), certificate)
-    best = report.best(monitor.from_numbers(state.watched), recipe.eval.metric, folder.best)
+    best = report.best(state.watch, recipe.eval.metric, folder.best)
     result = report.result(plan, final, folder.path) + report.best_elsewhere(best, last)
     if last < plan.steps:
-        tell.line(f"stopped early at step {last}: no progress in {rules.stop_early} evaluations")
+        waited = f"{rules.stop_early} evaluations without progress of {recipe.eval.metric}"
+        tell.line(f"stopped early at step {last}: {waited}")
     proven = len(state.frozen.keys() & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")

@@ -83,7 +83,7 @@ def test_a_metric_that_does_not_say_it_needs_a_goal():
     assert goal_of("lift", "max") == "max"
     with pytest.raises(UserError, match=r"eval.goal=min or eval.goal=max"):
         goal_of("lift", None)
-    with pytest.raises(UserError, match=r"did you mean accuracy\?"):
+    with pytest.raises(UserError, match=r"did you mean accuracy"):
         goal_of("acuracy", None)
 
 

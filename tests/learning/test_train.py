@@ -87,5 +87,5 @@ def test_weights_that_a_step_has_made_infinite_are_seen():
     check_finite(found, 1)
     for number in (1, 2):
         make_step(gradients(-3e38, 0.0), found, 0)(number, {}, {})
-    with pytest.raises(NonFinite, match="step 2: no longer finite is a$"):
+    with pytest.raises(NonFinite, match=r"step 2: no longer finite is a$"):
         check_finite(found, 2)

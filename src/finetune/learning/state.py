@@ -57,6 +57,15 @@ class State:
             variable.assign(of_piece(values[name], self.pieces.get(name, ("", ""))[1]))
         self.watched[:] = values[monitor.TENSOR]
 
+    @property
+    def watch(self) -> monitor.Watch:
+        """What is concluded so far."""
+        return monitor.from_numbers(self.watched)
+
+    def conclude(self, watch: monitor.Watch) -> None:
+        """Takes up what is concluded now."""
+        self.watched[:] = watch.numbers()
+
     def nonfinite(self) -> list[str]:
         """The names of what a step has changed and that is not finite, optimizer slots included."""
         changed = {**self.live, **self.groups.state()}
