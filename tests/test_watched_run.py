@@ -25,6 +25,9 @@ EARLY += ["train.schedule=plateau", "train.plateau.patience=1", "eval.every_step
 BACK = ["train.steps=6", "train.learning_rate=3e38", "train.on_nan=rollback"]
 BACK += ["eval.every_steps=1", "checkpoint.every_steps=2"]
 
+# What is killed within this process leaves its files open.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -105,7 +108,7 @@ def test_killed_at_many_moments_it_ends_as_if_nothing_had_been(
         assert train(recipe, tmp_path / "whole", *words) == 0
     whole = left(tmp_path / "whole")
     assert whole["junk"] == []
-    for moment in (13, 15, 14):  # each in the life after the last
+    for moment in (14, 10):  # after the first save; in the life after that, where a pair has just changed its name
         with killed_at(moment):
             train(recipe, tmp_path / "killed", *words)
     assert train(recipe, tmp_path / "killed", *words) == 0

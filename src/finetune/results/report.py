@@ -393,15 +393,14 @@ def first_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 def best(watch: monitor.Watch, metric: str, folder: Path) -> dict[str, Any] | None:
-    """The step and the value of the best evaluation, as the pair that was kept of it says; None if there was none."""
+    """The step and the value of the best evaluation, and where its pair is; None if there was no evaluation."""
     if watch.best_step < 0:
         return None
-    found = {"step": watch.best_step, "metric": metric, "value": watch.best, "pair": None}
-    if not folder.exists():
-        return found
-    # After a kill it may be a later one than the run that went on came to, if that was told to evaluate less often.
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))["evaluated"]
-    return {**found, "step": card["step"], "value": card[metric], "pair": folder.name}
+    # It holds another where `eval.keep_best` was not always the same, or where a run was killed after a better one and
+    # then told to evaluate less often.
+    kept = folder.exists() and json.loads((folder / CARD).read_text(encoding="utf-8"))["evaluated"]["step"]
+    pair = folder.name if kept == watch.best_step else None
+    return {"step": watch.best_step, "metric": metric, "value": watch.best, "pair": pair}
 
 
 def best_elsewhere(best: Mapping[str, Any] | None, last: int) -> str:

@@ -80,7 +80,8 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
         return RunFolder(path, {}, False)
     # A run that is older than a key had what is its default now.
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
-    harmful = [c for c in changes if c[0] in HARMFUL or not c[0].startswith(HARMLESS)]
+    counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
+    harmful = [c for c in changes if c[0] in counted or not c[0].startswith(HARMLESS)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
         what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
