@@ -145,7 +145,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
             inputs, targets, indices = next(batches_of(bad.step - 1, bad.step))
             first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
             losses = losses_of(model.forward(state.arguments(inputs, targets)), plan.tasks)
-            sources = [plan.training.sources[i] for i in indices]
+            sources = [plan.training.sources[int(i)] for i in indices]
             raise damage.refusal(bad.step, bad.what, first, losses, sources, state.watch.rollbacks) from bad
         share = monitor.share_of_rate(state.watch, rules)
         tell.rollback(state.watch.rollbacks, back, bad.step, bad.what, share)
