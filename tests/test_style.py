@@ -17,18 +17,18 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "run_folder", "proof", "graft", "train", "rows", "state", "export", "heads", "optimizers",
-    "doubts", "check", "recipe_files", "packaged", "keys", "checkup", "batches", "plan", "schedules", "exporting",
-    "old_head", "reuse", "lora", "variants", "adapters", "distance", "layers", "freeze", "findings", "checkpoints",
-    "reload", "convert", "onnx", "savedmodel", "tflite", "start", "frozen_pb", "parity", "synthetic", "serving",
-    "compile", "losses", "card", "l2_sp", "mixing", "intervals", "decay", "kinds", "tfds", "tfrecords", "checksums",
-    "drift", "doctor", "duplicates", "headers", "gathering", "source", "settle", "backbone", "sizes", "dropout",
-    "weights", "specialize", "trust", "costs", "soundness", "cut", "branches", "modes", "randomness", "parameters",
-    "functions", "bodies", "constants", "renaming", "initial", "variables", "objects", "tables", "index", "metagraph",
-    "frozen", "loops", "graph", "slices", "table", "files", "allowed_ops", "output_args", "protos", "images",
-    "preprocess", "own_code", "elements", "baselines", "evaluate", "metrics", "augment", "augment_keys",
-    "rand_augment", "erasing", "padding", "manifest", "folders", "text_tables", "columns", "distill", "curves",
-    "tasks", "recipe", "pixels", "numpy_files", "data", "names", "errors", "fields",
+    "layout", "repeats", "run_folder", "proof", "graft", "rows", "export", "heads", "doubts", "check", "recipe_files",
+    "packaged", "keys", "checkup", "batches", "plan", "schedules", "exporting", "old_head", "nonfinite", "reuse",
+    "lora", "variants", "adapters", "distance", "layers", "freeze", "findings", "reload", "damage", "convert", "onnx",
+    "savedmodel", "tflite", "start", "frozen_pb", "parity", "synthetic", "serving", "compile", "losses", "card",
+    "rollback", "train", "state", "optimizers", "checkpoints", "monitor", "l2_sp", "mixing", "intervals", "decay",
+    "kinds", "tfds", "tfrecords", "checksums", "drift", "doctor", "duplicates", "headers", "gathering", "source",
+    "settle", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
+    "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
+    "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
+    "allowed_ops", "output_args", "protos", "images", "preprocess", "own_code", "elements", "baselines", "evaluate",
+    "metrics", "augment", "augment_keys", "rand_augment", "erasing", "padding", "manifest", "folders", "text_tables",
+    "columns", "distill", "curves", "tasks", "recipe", "pixels", "numpy_files", "data", "names", "errors", "fields",
 ]
 # fmt: on
 

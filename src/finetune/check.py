@@ -10,6 +10,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.learning import metrics
 from finetune.learning.augment_keys import settle
+from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
 from finetune.recipe import Data, Head, Recipe, named_heads
@@ -22,6 +23,7 @@ LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engi
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
+ON_NAN = ("stop", "rollback")
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -55,6 +57,10 @@ def check(recipe: Recipe) -> None:
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
     _one_of("train.schedule", recipe.train.schedule, DECAYS)
+    _one_of("train.on_nan", recipe.train.on_nan, ON_NAN)
+    if recipe.eval.goal is not None:
+        _one_of("eval.goal", recipe.eval.goal, GOALS)
+    goal_of(recipe.eval.metric, recipe.eval.goal)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
     _one_of("source.weights", recipe.source.weights, WEIGHTS)
@@ -93,10 +99,14 @@ def check(recipe: Recipe) -> None:
     _patterns("train.decay_exclude", recipe.train.decay_exclude)
     _number("train.l2_sp", recipe.train.l2_sp, least=0)
     _number("train.l2_head", recipe.train.l2_head, least=0)
+    _number("train.plateau.patience", recipe.train.plateau.patience, least=1)
+    _between("train.plateau.factor", recipe.train.plateau.factor)
+    _number("train.stop_early", recipe.train.stop_early, least=1)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
     metrics.check(recipe.eval.metrics, [head.loss for head in named_heads(recipe).values()])
+    _number("eval.min_delta", recipe.eval.min_delta, least=0)
     _number("checkpoint.every_steps", recipe.checkpoint.every_steps, least=1)
     _number("checkpoint.every_minutes", recipe.checkpoint.every_minutes, above=0)
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)
@@ -183,6 +193,11 @@ def _number(key: str, value: float | None, *, least: float | None = None, above:
 def _share(key: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UserError("recipe", key, f"{value} is no share from 0 up to, not including, 1", f"e.g. {key}=0.2")
+
+
+def _between(key: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UserError("recipe", key, f"{value} is not between 0 and 1", f"e.g. {key}=0.5")
 
 
 def _one_of(key: str, value: str, allowed: Iterable[str]) -> None:

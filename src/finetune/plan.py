@@ -12,6 +12,7 @@ from finetune.errors import UserError, shortlist
 from finetune.graph import FLOATS, UINT8, dtype_name
 from finetune.learning.data import Examples, grouped, hold_out
 from finetune.learning.kinds import read_examples
+from finetune.learning.monitor import Rules, goal_of
 from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, weighed, with_targets
@@ -38,11 +39,17 @@ class Plan:
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
     old_head: Source | None = None  # the source cut at its own head, where the recipe names it
 
-    def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
-        """The share of the learning rate that a step takes; None if all take the whole."""
-        if train.schedule == "constant" and not train.warmup_steps:
+    def share_of_rate(self, train: Train, left: Callable[[], float]) -> Callable[[int], float] | None:
+        """The share of the learning rate that a step takes, of what is left of it; None if all take the whole."""
+        if train.schedule == "constant" and not train.warmup_steps and train.on_nan == "stop":
             return None
-        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
+        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps) * left()
+
+    def rules(self, recipe: Recipe) -> Rules:
+        """What is concluded from evaluations."""
+        goal = goal_of(recipe.eval.metric, recipe.eval.goal)
+        wait = recipe.train.plateau.patience if recipe.train.schedule == "plateau" else None
+        return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, wait, recipe.train.plateau.factor)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""
@@ -65,6 +72,7 @@ def make_plan(recipe: Recipe) -> Plan:
         what = "nothing that the old logits depend on learns, so they stay as they are"
         raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
     tasks, training, held_out = _examples(source, recipe, heads)
+    _check_watched(recipe.train, len(held_out))
     steps = recipe.train.steps
     if steps is None:
         steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
@@ -173,6 +181,16 @@ def _check_mixing(source: Source, train: Train) -> None:
         if (train.mixup or train.cutmix) and dtype not in (*FLOATS, UINT8):
             what = f"{tensor} takes {dtype_name(dtype)}, which cannot be mixed"
             raise UserError("recipe", "train.mixup, train.cutmix", what, "leave them out")
+
+
+def _check_watched(train: Train, held_out: int) -> None:
+    asked = [
+        key
+        for key, wanted in (("train.stop_early", train.stop_early), ("train.schedule", train.schedule == "plateau"))
+        if wanted
+    ]
+    if asked and not held_out:
+        raise UserError("recipe", asked[0], "there is no evaluation to go by: nothing is held out", "see data.holdout")
 
 
 def _check_scope(source: Source, scope: str) -> None:

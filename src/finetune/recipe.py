@@ -123,6 +123,14 @@ class Data:
 
 
 @dataclass
+class Plateau:
+    """When the learning rate falls that has `schedule: plateau`."""
+
+    patience: int = 2  # evaluations without progress
+    factor: float = 0.5  # what is left of the rate
+
+
+@dataclass
 class Train:
     """How long, in what portions, and by which rule the variables change."""
 
@@ -131,7 +139,8 @@ class Train:
     batch_size: int = 32
     optimizer: str = "adam"  # a Keras optimizer by name
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
+    schedule: str = "constant"  # of the learning rate: constant; linear or cosine over all steps; plateau
+    plateau: Plateau = field(default_factory=Plateau)
     warmup_steps: int = 0  # over which the learning rate rises to its value
     mixup: float = 0.0  # blends examples and their targets, by a share from Beta(mixup, mixup): 0.2 is usual
     cutmix: float = 0.0  # pastes rectangles of other images, by a share from Beta(cutmix, cutmix): 1.0 is usual
@@ -141,6 +150,10 @@ class Train:
     l2_sp: Optional[float] = None  # draws what learns of the source to its pretrained values, in the loss
     l2_head: Optional[float] = None  # draws the new variables to zero, in the loss
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
+    stop_early: Optional[int] = None  # evaluations without progress after which the run ends; None: never
+    # When a loss or a gradient is NaN or Inf: stop, or rollback, which goes back to the newest checkpoint with half the
+    # learning rate, three times at most. With checkpoint.every_minutes, where it goes back to depends on the clock.
+    on_nan: str = "stop"
     log_every_steps: int = 10
 
 
@@ -153,6 +166,12 @@ class Eval:
     metrics: list[str] = field(default_factory=list)  # by name, the one to remember first; [] for the usual ones
     probe: bool = True  # compare with a linear probe of the pretrained features
     old_head: Optional[str] = None  # a tensor behind the cut, to see how far training moves what the source could do
+    metric: str = "loss"  # what of an evaluation says which was the best
+    goal: Optional[str] = None  # min or max, for a metric whose name does not say it
+    min_delta: float = 0.0  # an improvement by more than this is progress, for train.stop_early and plateaus
+    # The best evaluation's model stays as a pair in best/: after overfitting it cannot be had again, and a job that was
+    # not to end has it already. It costs one more pair on disk, and the time to write it at each improvement.
+    keep_best: bool = True
 
 
 @dataclass

@@ -43,17 +43,18 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
-    from finetune.learning import baselines, batches, duplicates
+    from finetune.learning import baselines, batches, duplicates, monitor
     from finetune.learning.augment_keys import settle
     from finetune.learning.data import Examples
     from finetune.learning.distill import with_old_logits
     from finetune.learning.drift import Drift, drift
-    from finetune.learning.evaluate import Evaluation, evaluate, metrics
+    from finetune.learning.evaluate import Evaluation, evaluate, losses_of, metrics
     from finetune.learning.l2_sp import anchors, penalised
     from finetune.learning.mixing import make_mixing
     from finetune.learning.state import check_frozen, digest, make_state
-    from finetune.learning.train import Actions, Clock, loop, make_step
-    from finetune.results import export, findings, report
+    from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step, seed_of
+    from finetune.results import damage, export, findings, report
+    from finetune.results.rollback import persistent, roll_back
     from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
@@ -74,10 +75,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
-    start = 0 if saved is None else saved.step
-    stop = max(start, plan.steps)
     if saved is not None:
         state.restore(saved.values)
+    rules = plan.rules(recipe)
+    start = 0 if saved is None else saved.step
+    stop = start if monitor.ends(state.watch, rules) else max(start, plan.steps)
 
     # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
     proof = None
@@ -87,6 +89,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
+    for pair in (folder.model, folder.best):
+        export.mend(pair)
     record = folder.record or {
         **run_folder.provenance(plan, recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
@@ -127,13 +131,35 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         rows = ({"before": old_head({**given, **before}), "after": old_head({**given, **now})} for given in inputs)
         return drift(plan.old_head.cut, **baselines.collect(rows, len(plan.held_out)))
 
-    def evaluate_at(step: int) -> None:
-        if len(plan.held_out):
-            found = held_out_now()
-            tell.scalars("eval", step, metrics(found, recipe.eval.metrics))
-            tell.predictions(step, plan.held_out, found, batches.pictures)
+    def sound(step: int) -> None:
+        if not recipe.source.allow_nonfinite:
+            check_finite(state, step)
+
+    def write_pair(place: Path, evaluated: Mapping[str, float]) -> None:
+        beside = report.beside_the_pair(plan, model, recipe, evaluated)
+        export.write_pair(place, meta, lora.merged(model.adapters, state.variables()), state.pieces, beside)
+
+    def evaluate_at(step: int) -> bool:
+        if not len(plan.held_out):
+            return False
+        evaluated = held_out_now()
+        found = metrics(evaluated, recipe.eval.metrics)
+        value = monitor.value_of(recipe.eval.metric, found)
+        before = state.watch
+        now = monitor.seen(before, rules, step, value) if step else before  # an untrained head is no result
+        is_best = step > 0 and now.best_step == step
+        tell.scalars("eval", step, found, "  (best so far)" if is_best else "")
+        tell.predictions(step, plan.held_out, evaluated, batches.pictures)
+        if is_best and recipe.eval.keep_best:
+            sound(step)
+            write_pair(folder.best, {"step": step, **found})
+        state.conclude(now)
+        if now.falls > before.falls:
+            tell.line(f"plateau: from here on at {monitor.share_of_rate(now, rules):g} of the learning rate")
+        return monitor.ends(now, rules)
 
     def save_at(step: int) -> None:
+        sound(step)
         check_frozen(state.frozen, certificate)
         retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
         tensors = state.everything(step) | lora.merged(model.adapters, state.variables())
@@ -144,7 +170,42 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
         tell.scalars("train", step, {**found, **changing})
 
-    share = plan.share_of_rate(recipe.train)
+    def batches_of(start: int, stop: int) -> Iterator[batches.Batch]:
+        made = batches.training_batches(
+            plan.training, load_training, start, stop, *portion, plan.members, varied, mixing
+        )
+        return made if model.teacher is None else with_old_logits(made, model.teacher, pretrained, OLD)
+
+    def go_back(bad: NonFinite) -> int:
+        back = roll_back(folder.checkpoints, STEM, state) if recipe.train.on_nan == "rollback" else None
+        if back is None:
+            at = bad.step - 1, bad.step
+            inputs, targets, indices = next(batches_of(*at))
+            first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
+            # Each example by itself: neither varied nor mixed with another.
+            inputs, targets, _ = next(
+                batches.training_batches(plan.training, load_training, *at, *portion, plan.members)
+            )
+            losses = losses_of(model.forward(state.arguments(inputs, targets)), plan.tasks)
+            sources = [plan.training.sources[int(i)] for i in indices]
+            raise damage.refusal(bad.step, bad.what, first, losses, sources, state.watch.rollbacks) from bad
+        share = monitor.share_of_rate(state.watch, rules)
+        tell.rollback(state.watch.rollbacks, back, bad.step, bad.what, share)
+        return back
+
+    def train_from(start: int) -> int:
+        return loop(
+            step,
+            batches_of(start, stop),
+            start,
+            stop,
+            Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
+            log_every=recipe.train.log_every_steps,
+            evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+            checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+        )
+
+    share = plan.share_of_rate(recipe.train, lambda: monitor.share_of_rate(state.watch, rules))
     varied = settle(recipe.data.augment, recipe.data.kind) is not None
     portion = recipe.train.batch_size, recipe.run.seed
     if saved is None:
@@ -157,43 +218,37 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         if varied or mixing is not None:
             words = recipe.data, *portion, plan.members, mixing
             tell.training(batches.seen_in_training(plan.training, source.input_kinds(), *words))
-    training = batches.training_batches(
-        plan.training, load_training, start, stop, *portion, plan.members, varied, mixing
-    )
-    if model.teacher is not None:
-        training = with_old_logits(training, model.teacher, pretrained, OLD)
+        if recipe.train.on_nan == "rollback":
+            save_at(0)
     tell.progress(start, stop)
-    loop(
-        make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm),
-        training,
-        start,
-        stop,
-        Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
-        log_every=recipe.train.log_every_steps,
-        evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
-        checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
-    )
+    step = make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm)
+    last = persistent(train_from, go_back, start)
 
     # ---- Write the pair, look at it once more, and say what came out.
-    beside = report.beside_the_pair(plan, model, recipe)
-    export.write_pair(folder.model, meta, lora.merged(model.adapters, state.variables()), state.pieces, beside)
-    untouched = state.frozen.keys() - {adapter.variable for adapter in model.adapters}
-    written = export.read_back(folder.model, untouched, state.pieces)
-    check_frozen(written, digest({name: pretrained[name] for name in untouched}))
     final = held_out_now() if len(plan.held_out) else {}
+    numbers = metrics(final, recipe.eval.metrics) if final else {}
+    write_pair(folder.model, {"step": last, **numbers} if final else {})
+    untouched = state.frozen.keys() - {adapter.variable for adapter in model.adapters}
+    certificate = digest({name: pretrained[name] for name in untouched})
+    for pair in (folder.model, folder.best):
+        if pair.exists():
+            check_frozen(export.read_back(pair, untouched, state.pieces), certificate)
     earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
     heads = findings.judge(final, recipe.eval.metrics, recipe.run.seed, earlier)
     moved = drift_now() if final else None
-    findings.write(folder.path, stop, heads, final, plan.held_out.sources, moved)
-    result = findings.sentence(heads, len(plan.held_out), plan.steps)
+    findings.write(folder.path, last, heads, final, plan.held_out.sources, moved)
+    best = report.best(state.watch, recipe.eval.metric, folder.best)
+    result = findings.sentence(heads, len(plan.held_out), last) + report.best_elsewhere(best, last)
+    if last < plan.steps:
+        waited = f"{rules.stop_early} evaluations without progress of {recipe.eval.metric}"
+        tell.line(f"stopped early at step {last}: {waited}")
     proven = len(untouched & source.start.keys.keys())  # the others have nothing to be identical to
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
     for line in [*findings.hints(heads), *([moved.told()] if moved else [])]:
         tell.line(line)
-    numbers = metrics(final, recipe.eval.metrics) if final else {}
-    done = {"status": "finished", "step": stop, "result": result, "metrics": numbers}
+    done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
     done["intervals"] = findings.intervals(heads)
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()

@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from finetune import recipe
-from finetune.errors import UserError
 from finetune.learning.state import State, make_state
-from finetune.learning.train import make_step
+from finetune.learning.train import NonFinite, check_finite, make_step
 
 
 def program(loss: float = 1.0):
@@ -53,6 +52,40 @@ def test_each_step_takes_its_share_of_the_rate():
 
 def test_a_loss_that_is_no_number_changes_nothing():
     found = state()
-    with pytest.raises(UserError, match="step 7: the loss is nan"):
+    with pytest.raises(NonFinite, match="step 7: the loss is nan"):
         make_step(program(float("nan")), found, 0)(7, {}, {})
     assert moved(found) == [0.0, 0.0]
+
+
+def gradients(*values: float):
+    return lambda arguments: {
+        "loss": tf.constant(1.0),
+        "gradient/a": tf.constant([values[0]]),
+        "gradient/b": tf.constant([values[1]]),
+    }
+
+
+def test_a_gradient_that_is_no_number_changes_nothing():
+    found = state()
+    for clip_norm in (None, 1.0):
+        with pytest.raises(NonFinite, match="step 3: the loss is 1, but not finite is gradient/b"):
+            make_step(gradients(1.0, float("inf")), found, 0, clip_norm=clip_norm)(3, {}, {})
+    assert moved(found) == [0.0, 0.0]
+
+
+def test_gradients_whose_sum_is_too_large_are_finite_unless_their_norm_is_needed():
+    found = state()
+    make_step(gradients(-3e38, -3e38), found, 0)(1, {}, {})
+    assert moved(found) == [np.float32(3e38), np.float32(3e38)]
+    with pytest.raises(NonFinite, match="the norm of the gradients"):
+        make_step(gradients(3e38, 3e38), found, 0, clip_norm=1.0)(2, {}, {})
+    assert moved(found) == [np.float32(3e38), np.float32(3e38)]
+
+
+def test_weights_that_a_step_has_made_infinite_are_seen():
+    found = state()
+    check_finite(found, 1)
+    for number in (1, 2):
+        make_step(gradients(-3e38, 0.0), found, 0)(number, {}, {})
+    with pytest.raises(NonFinite, match=r"step 2: no longer finite is a$"):
+        check_finite(found, 2)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.results.report import METRICS, Report, forget_after, variable_table
+from finetune.learning.monitor import Watch
+from finetune.results.report import METRICS, Report, best, best_elsewhere, forget_after, variable_table
 
 
 def test_numbers_go_to_people_and_to_programs(tmp_path: Path, capsys):
@@ -30,6 +31,42 @@ def test_what_a_killed_run_reported_after_its_last_save_is_taken_back(tmp_path: 
     report.close()
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+
+
+def test_a_rollback_takes_back_what_came_after_and_stays_itself(tmp_path: Path, capsys):
+    report = Report(tmp_path)
+    for number in (1, 2):
+        for step in (1, 2, 3):
+            report.scalars("train", step, {"loss": float(number)})
+        report.rollback(number, 1, 4, "the loss is nan", 0.5**number)
+    report.scalars("train", 2, {"loss": 3.0})
+    report.close()
+    assert "rollback 2: at step 4 the loss is nan; back to step 1, at 0.25 of" in capsys.readouterr().out
+
+    def told() -> list[tuple[int, float]]:
+        lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+        return [(line["step"], line.get("loss", -line.get("number", 0))) for line in lines]
+
+    # The attempts began at step 1 here, so that of each the first step stays.
+    assert told() == [(1, 1.0), (1, -1), (1, 2.0), (1, -2), (2, 3.0)]
+    # A resume from a checkpoint that knows of one rollback makes the other once more.
+    forget_after(tmp_path, 1, rollbacks=1)
+    assert told() == [(1, 1.0), (1, -1), (1, 2.0)]
+
+
+def test_the_best_is_said_with_its_pair_if_that_was_kept(tmp_path: Path):
+    watch = Watch(best=0.5, best_step=10, mark=0.5)
+    assert best(Watch(), "loss", tmp_path / "best") is None
+    unkept = best(watch, "loss", tmp_path / "best")
+    assert unkept == {"step": 10, "metric": "loss", "value": 0.5, "pair": None}
+    assert best_elsewhere(unkept, 20) == "; the best loss was 0.5 at step 10"
+    assert best_elsewhere(unkept, 10) == best_elsewhere(None, 10) == ""
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/model.json").write_text(json.dumps({"evaluated": {"step": 14, "loss": 0.25}}))
+    assert best(watch, "loss", tmp_path / "best") == unkept
+    (tmp_path / "best/model.json").write_text(json.dumps({"evaluated": {"step": 10, "loss": 0.5}}))
+    kept = best(watch, "loss", tmp_path / "best")
+    assert best_elsewhere(kept, 20) == "; the best loss was 0.5 at step 10, whose model is in best/"
 
 
 def test_tensorboard_drops_them_too(tmp_path: Path, capsys):

@@ -12,8 +12,9 @@ import tensorflow as tf
 from finetune.engine.compile import Graft, as_function, feature_shapes, features_program, forward_program, step_program
 from finetune.engine.heads import HEADS, Flattening, flatten
 from finetune.engine.heads import flattening as flattening_of
-from finetune.engine.lora import with_adapters
+from finetune.engine.lora import merged_arguments, with_adapters
 from finetune.engine.losses import LOSSES, distillation, objective
+from finetune.engine.nonfinite import first_nonfinite
 from finetune.learning.tasks import Task
 from finetune.names import node_of, tensor_name
 from finetune.recipe import Distill, Head
@@ -47,6 +48,7 @@ class Model:
     forward: Function
     features: Function
     step: Function
+    first_nonfinite: Callable[[Mapping[str, Any]], str | None]  # of what `step` computes
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
     teacher: Function | None = None  # the old logits, where training is to keep them
@@ -120,6 +122,7 @@ def graft(
         forward=with_adapters(as_function(forward, outputs), variants.adapters),
         features=with_adapters(features, variants.adapters),
         step=with_adapters(steps, variants.adapters),
+        first_nonfinite=lambda given: first_nonfinite(step, merged_arguments(variants.adapters, given)),
         rates={**rates, **{name: adapter.rate for adapter in variants.adapters for name in adapter.shapes}},
         updated=frozenset(u.variable for u in variants.training.updates),
         teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,

@@ -44,19 +44,23 @@ def merged(adapters: Sequence[Adapter], variables: Mapping[str, Any]) -> dict[st
     return found
 
 
+def merged_arguments(adapters: Sequence[Adapter], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the source's own program."""
+    variables = {n.partition("/")[2]: value for n, value in arguments.items() if n.startswith("variable/")}
+    others = {name: value for name, value in arguments.items() if not name.startswith("variable/")}
+    return others | {f"variable/{name}": value for name, value in merged(adapters, variables).items()}
+
+
 def with_adapters(program: Function, adapters: Sequence[Adapter]) -> Function:
     """The program with arguments `variable/lora/…` beside each matrix, and gradients by these instead of by it."""
     if not adapters:
         return program
 
     def run(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        variables = {n.partition("/")[2]: value for n, value in arguments.items() if n.startswith("variable/")}
-        whole = {f"variable/{name}": value for name, value in merged(adapters, variables).items()}
-        others = {name: value for name, value in arguments.items() if not name.startswith("variable/")}
-        outputs = dict(program({**others, **whole}))
+        outputs = dict(program(merged_arguments(adapters, arguments)))
         for adapter in adapters:
             if (gradient := outputs.pop(f"gradient/{adapter.variable}", None)) is not None:
-                a, b = variables[adapter.a], variables[adapter.b]
+                a, b = (arguments[f"variable/{name}"] for name in (adapter.a, adapter.b))
                 gradient = tf.reshape(gradient, (a.shape[0], b.shape[1])) * adapter.scale
                 outputs[f"gradient/{adapter.a}"] = tf.matmul(gradient, b, transpose_b=True)
                 outputs[f"gradient/{adapter.b}"] = tf.matmul(a, gradient, transpose_a=True)

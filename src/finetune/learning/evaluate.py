@@ -71,6 +71,11 @@ def evaluate(
     }
 
 
+def losses_of(found: Mapping[str, Any], tasks: Sequence[Task]) -> np.ndarray:
+    """The loss of each example over all heads, in what a forward pass gives: float32 [examples]."""
+    return np.sum([found[f"{task.name}/losses"].numpy() for task in tasks], axis=0)
+
+
 def metrics(evaluations: Mapping[str, Evaluation], names: Sequence[str] = ()) -> dict[str, float]:
     """The metrics of one head as they are; of several with their names before them, and the weighed sum of losses."""
     found = by_head({name: evaluation.metrics(names) for name, evaluation in evaluations.items()})

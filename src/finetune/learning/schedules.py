@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
+    "plateau": lambda done: 1.0,  # learning.monitor lets it fall, by what evaluations give
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from finetune.errors import UserError
-from finetune.learning import decay
+from finetune.learning import decay, monitor
 from finetune.learning.optimizers import Groups
 from finetune.recipe import Train
 from finetune.surgery.source import of_piece
@@ -22,7 +22,8 @@ class State:
     """The variables of the grafted model and the optimizers of those that learn.
 
     `live` are `tf.Variable`s that a step may change, `frozen` constants that none can. `pieces` are the slices of
-    partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice).
+    partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice). `watched` are the numbers of
+    the monitor, changed in place.
     """
 
     live: Mapping[str, Any]
@@ -30,6 +31,7 @@ class State:
     groups: Groups
     pieces: Mapping[str, tuple[str, str]]
     said: tuple[str, ...] = ()  # which variables decay
+    watched: np.ndarray = field(default_factory=lambda: monitor.Watch().numbers())
 
     def arguments(self, inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any = (0, 0)) -> dict[str, Any]:
         """The arguments of a compiled program: inputs by field, targets by head, the step's seed, the variables."""
@@ -43,17 +45,33 @@ class State:
 
     def everything(self, step: int) -> dict[str, Any]:
         """What a checkpoint for resuming holds."""
-        return {**self.variables(), **self.groups.state(), "global_step": np.int64(step)}
+        return {**self.variables(), **self.groups.state(), monitor.TENSOR: self.watched, "global_step": np.int64(step)}
 
     def keys(self) -> dict[str, str]:
         """What a resume reads: name -> key in the checkpoint."""
-        names = [*self.variables(), *self.groups.state()]
+        names = [*self.variables(), *self.groups.state(), monitor.TENSOR]
         return {name: self.pieces.get(name, (name, ""))[0] for name in names}
 
     def restore(self, values: Mapping[str, np.ndarray]) -> None:
         """Takes up the values of a checkpoint, by name."""
         for name, variable in {**self.live, **self.groups.state()}.items():
             variable.assign(of_piece(values[name], self.pieces.get(name, ("", ""))[1]))
+        self.watched[:] = values[monitor.TENSOR]
+
+    @property
+    def watch(self) -> monitor.Watch:
+        """What is concluded so far."""
+        return monitor.from_numbers(self.watched)
+
+    def conclude(self, watch: monitor.Watch) -> None:
+        """Takes up what is concluded now."""
+        self.watched[:] = watch.numbers()
+
+    def nonfinite(self) -> list[str]:
+        """The names of what a step has changed and that is not finite, optimizer slots included."""
+        changed = {**self.live, **self.groups.state()}
+        floats = {name: v for name, v in changed.items() if tf.as_dtype(v.dtype).is_floating}
+        return [name for name, v in floats.items() if not np.isfinite(np.asarray(v, np.float64)).all()]
 
 
 def make_state(

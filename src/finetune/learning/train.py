@@ -10,10 +10,29 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from finetune.errors import UserError
+from finetune.errors import shortlist
 from finetune.learning.state import State
 
 Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, float]]
+
+
+class NonFinite(Exception):
+    """A step that was not made, for its loss, a gradient or an update is not finite; `what` says which."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"step {step}: {what}")
+        self.step, self.what = step, what
+
+
+def check_finite(state: State, step: int) -> None:
+    """Raises `NonFinite` where finite gradients have made weights or slots that are not, by a rate that is too high."""
+    if bad := state.nonfinite():
+        raise NonFinite(step, f"no longer finite is {shortlist(bad)}")
+
+
+def seed_of(run_seed: int, step: int) -> Any:
+    """The seed of everything random in a step: int32 [2]."""
+    return tf.random.experimental.stateless_fold_in([run_seed & 0x7FFFFFFF, run_seed >> 31], step)
 
 
 def make_step(
@@ -25,6 +44,8 @@ def make_step(
 ) -> Step:
     """(step, inputs, targets) -> losses, `loss` the one that is lessened; changes the live variables.
 
+    Where something is not finite it raises `NonFinite` and changes nothing.
+
     `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
     networks").
@@ -32,7 +53,14 @@ def make_step(
     The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
     """
-    run_seed = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
+
+    @tf.function(reduce_retracing=True)
+    def total(changes: Mapping[str, Any]) -> Any:
+        # Sums, for they take one pass and no memory. A NaN or an Inf among the summands is in the sum.
+        sums = [tf.reduce_sum(tf.cast(t, tf.float32)) for t in changes.values() if t.dtype.is_floating]
+        if clip_norm is not None:  # by a norm that is Inf every gradient would become NaN
+            sums.append(tf.linalg.global_norm([t for n, t in changes.items() if n.startswith("gradient/")]))
+        return tf.add_n(sums)
 
     @tf.function(reduce_retracing=True)
     def apply(outputs: Mapping[str, Any], part: Any) -> None:
@@ -46,19 +74,19 @@ def make_step(
                 state.live[name.partition("/")[2]].assign(value)
 
     def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, float]:
-        now = tf.random.experimental.stateless_fold_in(run_seed, number)
-        outputs = program(state.arguments(inputs, targets, now))
+        outputs = program(state.arguments(inputs, targets, seed_of(seed, number)))
         losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
+        changes = {n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}
         loss = losses["loss"]
         if not np.isfinite(loss):
-            raise UserError(
-                "numerics",
-                f"step {number}",
-                f"the loss is {loss}",
-                "lower train.learning_rate; the checkpoints before this step are whole",
-            )
+            raise NonFinite(number, f"the loss is {loss}")
+        if not np.isfinite(float(total(changes))):
+            bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
+            if bad or clip_norm is not None:  # else only the sum was too large, and nothing is wrong
+                what = shortlist(bad) or "the norm of the gradients"
+                raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
         part = None if share is None else tf.constant(share(number), tf.float32)
-        apply({n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}, part)
+        apply(changes, part)
         return losses
 
     return step
@@ -82,7 +110,7 @@ class Actions:
     """What is done beside the steps: each is called with the number of the step just made."""
 
     log: Callable[[int, Mapping[str, float]], None]
-    evaluate: Callable[[int], None]
+    evaluate: Callable[[int], bool]  # whether the run ends here
     save: Callable[[int], None]
     advance: Callable[[float], None]
 
@@ -96,8 +124,8 @@ def loop(
     log_every: int,
     evaluation: Clock,
     checkpoints: Clock,
-) -> None:
-    """Makes steps `start` + 1 to `stop`; the last one is always evaluated and saved."""
+) -> int:
+    """Makes steps `start` + 1 to `stop` unless an evaluation ends it; gives the last, which is evaluated and saved."""
     saved = logged_at = time.monotonic()
     logged = start
     for number in range(start + 1, stop + 1):
@@ -110,9 +138,13 @@ def loop(
             actions.log(number, {**losses, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
-        if number == stop or evaluation.due(number, now, now):
-            actions.evaluate(number)
-        if number == stop or checkpoints.due(number, saved, now):
+        ends = number == stop
+        if ends or evaluation.due(number, now, now):
+            ends |= actions.evaluate(number)
+        if ends or checkpoints.due(number, saved, now):
             actions.save(number)
             saved = time.monotonic()
+        if ends:
+            return number
         logged_at += time.monotonic() - now  # only steps count in the rate
+    return start

@@ -201,6 +201,17 @@ def write_pair(
     shutil.rmtree(before, ignore_errors=True)
 
 
+def mend(folder: Path) -> None:
+    """Makes whole what a kill left of `write_pair`: the old pair if it had its other name, nothing half written."""
+    for old in folder.parent.glob(f".before-{folder.name}.*"):
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            os.rename(old, folder)
+    for half in folder.parent.glob(f".writing-{folder.name}.*"):
+        shutil.rmtree(half)
+
+
 def read_back(
     folder: Path, names: Iterable[str], pieces: Mapping[str, tuple[str, str]], stem: str = "model"
 ) -> dict[str, Any]:

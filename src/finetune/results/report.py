@@ -22,6 +22,7 @@ from finetune.graph import dtype_name
 from finetune.inspecting import layers
 from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
+from finetune.learning import monitor
 from finetune.learning.batches import image_geometry
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
@@ -30,6 +31,7 @@ from finetune.plan import Plan
 from finetune.reading import metagraph
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
+from finetune.results.card import CARD
 from finetune.results.checkpoints import Loaded, write_text
 from finetune.start import Started
 from finetune.surgery import freeze
@@ -70,8 +72,8 @@ class Report:
         if self._bar is not None:
             self._bar.refresh()
 
-    def scalars(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one step, for people, for programs and for TensorBoard."""
+    def scalars(self, phase: str, step: int, values: Mapping[str, float], note: str = "") -> None:
+        """Numbers of one step, for people, for programs and for TensorBoard; `note` is for people."""
         import tensorflow as tf
 
         self._metrics.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
@@ -80,7 +82,22 @@ class Report:
             for name, value in values.items():
                 tf.summary.scalar(f"{phase}/{name}", value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.line(f"{phase:>5} | step {step:>6} | {shown}")
+        self.line(f"{phase:>5} | step {step:>6} | {shown}{note}")
+
+    def rollback(self, number: int, step: int, failed: int, what: str, share: float) -> None:
+        """Takes back what was reported of the steps after `step`, to which the run goes back, and says why."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        self._metrics.close()
+        forget_after(self._folder, step, rollbacks=number - 1)
+        self._metrics = (self._folder / METRICS).open("a", encoding="utf-8")
+        entry = {"step": step, "phase": "rollback", "number": number, "failed": failed, "what": what, "share": share}
+        self._metrics.write(json.dumps(entry) + "\n")
+        self._metrics.flush()
+        if self._bar is not None:
+            self._bar.n = step
+        self.line(f"rollback {number}: at step {failed} {what}; back to step {step}, at {share:g} of the learning rate")
 
     def graph(self, meta: Any) -> None:
         """The graph of the grafted model, for TensorBoard."""
@@ -184,11 +201,11 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     return rows.reshape(rows.shape[0] * rows.shape[1], -1, 3)
 
 
-def forget_after(folder: Path, step: int) -> None:
-    """Takes back what a killed run reported beyond the step it is resumed from."""
+def forget_after(folder: Path, step: int, rollbacks: int = 0) -> None:
+    """Takes back what a run reported beyond the step from which it goes on, and all but its first few rollbacks."""
     path = folder / METRICS
     if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line, step) <= step]
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _stays(line, step, rollbacks)]
         write_text(path, "".join(f"{line}\n" for line in kept))
     if (folder / EVENTS).is_dir():
         for events in sorted((folder / EVENTS).iterdir()):
@@ -216,10 +233,13 @@ def _forget_events_after(path: Path, step: int) -> None:
         os.replace(aside, path)
 
 
-def _step_of(line: str, step: int) -> int:
+def _stays(line: str, step: int, rollbacks: int) -> bool:
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        return int(json.loads(line)["step"])
-    return step + 1  # a line cut short by the kill
+        entry = json.loads(line)
+        if entry.get("phase") == "rollback":
+            return int(entry["number"]) <= rollbacks
+        return int(entry["step"]) <= step
+    return False  # a line cut short by the kill
 
 
 def variable_table(rows: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
@@ -231,7 +251,10 @@ def variable_table(rows: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
 
 def open_report(folder: Path, saved: Loaded | None) -> Report:
     """The report of a run that begins, or goes on from a checkpoint."""
-    forget_after(folder, -1 if saved is None else saved.step)
+    if saved is None:
+        forget_after(folder, -1)
+    else:
+        forget_after(folder, saved.step, monitor.from_numbers(saved.values[monitor.TENSOR]).rollbacks)
     return Report(folder)
 
 
@@ -405,8 +428,31 @@ def first_numbers(folder: Path, phase: str) -> dict[str, Any]:
     return {}
 
 
-def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
-    """Files that tell a stranger how to use the pair: the labels, and what goes in and comes out."""
+def best(watch: monitor.Watch, metric: str, folder: Path) -> dict[str, Any] | None:
+    """The step and the value of the best evaluation, and where its pair is; None if there was no evaluation."""
+    if watch.best_step < 0:
+        return None
+    # It holds another where `eval.keep_best` was not always the same, or where a run was killed after a better one and
+    # then told to evaluate less often.
+    kept = folder.exists() and json.loads((folder / CARD).read_text(encoding="utf-8"))["evaluated"]["step"]
+    pair = folder.name if kept == watch.best_step else None
+    return {"step": watch.best_step, "metric": metric, "value": watch.best, "pair": pair}
+
+
+def best_elsewhere(best: Mapping[str, Any] | None, last: int) -> str:
+    """What is added to the result of a run whose last evaluation was not its best."""
+    if best is None or best["step"] == last:
+        return ""
+    where = f", whose model is in {best['pair']}/" if best["pair"] else ""
+    return f"; the best {best['metric']} was {best['value']:.4g} at step {best['step']}{where}"
+
+
+def beside_the_pair(plan: Plan, model: Model, recipe: Recipe, evaluated: Mapping[str, float]) -> dict[str, str]:
+    """Files that tell a stranger how to use the pair: the labels, what goes in and comes out, and how good it is.
+
+    Args:
+      evaluated: the step of its evaluation and what that gave; empty if there was none.
+    """
     kinds = plan.source.input_kinds()
     as_images = recipe.data.kind == "images"
     channels, size = None, recipe.data.image_size
@@ -432,10 +478,11 @@ def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
             }
             for task, graft in zip(plan.tasks, model.grafts, strict=True)
         },
+        "evaluated": {name: value if math.isfinite(value) else None for name, value in evaluated.items()},
     }
     with_classes = [task for task in plan.tasks if task.classes]
     labels = {
         "labels.txt" if len(with_classes) == 1 else f"labels.{task.name}.txt": "".join(f"{c}\n" for c in task.classes)
         for task in with_classes
     }
-    return {**labels, "model.json": json.dumps(card, indent=2, ensure_ascii=False) + "\n"}
+    return {**labels, CARD: json.dumps(card, indent=2, ensure_ascii=False) + "\n"}

@@ -23,9 +23,13 @@ RECIPE = "recipe.yaml"
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+BEST = "best"
 
 # Keys that change how long a run goes on, or what it tells, and no value that it computes.
 HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "eval.", "checkpoint.")
+HARMLESS += ("train.stop_early", "train.on_nan")
+# What the numbers in the checkpoints were counted by.
+HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class RunFolder:
         """The folder of the finished pair."""
         return self.path / MODEL
 
+    @property
+    def best(self) -> Path:
+        """The folder of the best evaluation's pair."""
+        return self.path / BEST
+
 
 def claim(path: Path, recipe_yaml: str) -> RunFolder:
     """Looks at a run folder; writes nothing.
@@ -71,7 +80,8 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
         return RunFolder(path, {}, False)
     # A run that is older than a key had what is its default now.
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
-    harmful = [c for c in changes if not c[0].startswith(HARMLESS)]
+    counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
+    harmful = [c for c in changes if c[0] in counted or not c[0].startswith(HARMLESS)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
         what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
