@@ -10,13 +10,14 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Recipe
+from finetune.recipe import Phase, Recipe, Until
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
+METRICS = ("loss", "accuracy")  # of the held-out examples
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -55,8 +56,8 @@ def check(recipe: Recipe) -> None:
     _rename(recipe.source.rename)
     _allow_missing(recipe.source.allow_missing)
     _scope(recipe.head.name)
-    _stop_gradient(recipe.stop_gradient)
-    _learn(recipe.learn)
+    _stop_gradient("stop_gradient", recipe.stop_gradient)
+    _learn("learn", recipe.learn)
 
     _number("head.classes", recipe.head.classes, least=2)
     if recipe.data.kind != "synthetic" and not recipe.data.path:
@@ -70,6 +71,9 @@ def check(recipe: Recipe) -> None:
     _number("train.warmup_steps", recipe.train.warmup_steps, least=0)
     _number("train.clip_norm", recipe.train.clip_norm, above=0)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
+    for number, phase in enumerate(recipe.phases):
+        _phase(f"phases[{number}]", phase, [before.name for before in recipe.phases[:number]])
+        _until(f"phases[{number}].until", phase.until, is_last=number == len(recipe.phases) - 1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
     _number("checkpoint.every_steps", recipe.checkpoint.every_steps, least=1)
@@ -128,16 +132,45 @@ def _trust(value: Any) -> None:
         raise UserError("recipe", "source.trust", f"{value!r} is not true, false or a list of ops", "e.g. [DecodePng]")
 
 
-def _stop_gradient(value: Any) -> None:
+def _phase(where: str, phase: Phase, before: list[str]) -> None:
+    _filled(f"{where}.name", phase.name)
+    if phase.name in before:
+        raise UserError("recipe", f"{where}.name", f"there is a phase '{phase.name}' before", "name it otherwise")
+    if phase.stop_gradient is not None:
+        _stop_gradient(f"{where}.stop_gradient", phase.stop_gradient)
+    _learn(f"{where}.learn", phase.learn or [])
+    _number(f"{where}.learning_rate", phase.learning_rate, above=0)
+    _number(f"{where}.warmup_steps", phase.warmup_steps, least=0)
+    _one_of(f"{where}.schedule", phase.schedule or "constant", DECAYS)
+    _one_of(f"{where}.optimizer", phase.optimizer or "adam", OPTIMIZERS)
+
+
+def _until(where: str, until: Until, is_last: bool) -> None:
+    ends = [until.step, until.epoch, until.plateau]
+    if is_last and ends != [None] * 3:
+        raise UserError("recipe", where, "the last phase goes on to the end of the run", "use train.steps for it")
+    if not is_last and ends == [None] * 3:
+        raise UserError(
+            "recipe", where, "nothing ends this phase", "add e.g. until: {epoch: 2}, {step: 100}, {plateau: 3}"
+        )
+    if until.step is not None and until.epoch is not None:
+        raise UserError("recipe", where, "both step and epoch are given", "take one back")
+    _number(f"{where}.step", until.step, least=1)
+    _number(f"{where}.epoch", until.epoch, above=0)
+    _number(f"{where}.plateau", until.plateau, least=1)
+    _one_of(f"{where}.metric", until.metric, METRICS)
+
+
+def _stop_gradient(where: str, value: Any) -> None:
     tensors = isinstance(value, list) and all(isinstance(tensor, str) for tensor in value)
     if not (isinstance(value, bool) or tensors):
         what = f"{value!r} is not true, false or a list of tensors"
-        raise UserError("recipe", "stop_gradient", what, "e.g. [pool4:0]")
+        raise UserError("recipe", where, what, "e.g. [pool4:0]")
 
 
-def _learn(rules: list[Any]) -> None:
+def _learn(key: str, rules: list[Any]) -> None:
     for number, rule in enumerate(rules):
-        where = f"learn[{number}]"
+        where = f"{key}[{number}]"
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UserError("recipe", where, f"{rule!r} is no pair of a regex and a rate", 'e.g. ["conv5/.*", 0.1]')
         pattern, rate = rule

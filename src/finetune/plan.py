@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.errors import UserError
+from finetune.learning.course import Phase, make_course, with_ends
 from finetune.learning.data import Examples, check_classes, hold_out, read_examples
-from finetune.learning.schedules import share
 from finetune.learning.synthetic import synthetic
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
-from finetune.recipe import Recipe, Train
+from finetune.recipe import Recipe
 from finetune.surgery.source import Source, read_source, resized
-from finetune.surgery.variants import Variants, make_variants
 
 
 @dataclass(frozen=True)
@@ -22,18 +21,16 @@ class Plan:
     """The source, what learns of it, the examples, and how long it takes."""
 
     source: Source
-    variants: Variants
+    phases: tuple[Phase, ...]
     training: Examples
     held_out: Examples
     classes: int
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
 
-    def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
-        """The share of the learning rate that a step takes; None if all take the whole."""
-        if train.schedule == "constant" and not train.warmup_steps:
-            return None
-        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
+    def moving(self) -> set[str]:
+        """The variables of the source that some phase may change."""
+        return {name for phase in self.phases for name in phase.variants.moving()}
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""
@@ -52,18 +49,24 @@ def make_plan(recipe: Recipe) -> Plan:
     batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
-    variants = make_variants(source, recipe.stop_gradient, recipe.learn)
+    phases = make_course(recipe.phases, source, recipe.stop_gradient, recipe.learn, recipe.train)
     training, held_out = _examples(source, recipe)
-    steps = recipe.train.steps
-    if steps is None:
-        steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
+
+    def steps_in(epochs: float) -> int:
+        return math.ceil(epochs * len(training) / recipe.train.batch_size)
+
+    phases = with_ends(phases, recipe.phases, steps_in)
+    for phase in phases:
+        if phase.patience is not None and not len(held_out):
+            what = "a plateau is one of the held-out examples, and there are none"
+            raise UserError("recipe", f"{phase.key}.until.plateau", what, "add data.holdout=0.2 or data.eval_path=…")
     return Plan(
         source=source,
-        variants=variants,
+        phases=phases,
         training=training,
         held_out=held_out,
         classes=check_classes(training, recipe.head.classes),
-        steps=steps,
+        steps=steps_in(recipe.train.epochs or 0) if recipe.train.steps is None else recipe.train.steps,
         digests={
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},

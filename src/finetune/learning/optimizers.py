@@ -47,6 +47,13 @@ class Groups:
                 optimizer.learning_rate.assign(self._learning_rate * rate * share)
             optimizer.apply([gradients[n] for n in members], [self._variables[n] for n in members])
 
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Takes up the state of other groups of the same kind; the learning rate stays this one's."""
+        for name, variable in self.state().items():
+            variable.assign(values[name])
+        for rate, (optimizer, _) in self._groups.items():
+            optimizer.learning_rate.assign(self._learning_rate * rate)
+
     def state(self) -> dict[str, Any]:
         """The optimizers' own variables, by the name that a checkpoint gives them."""
         found: dict[str, Any] = {}

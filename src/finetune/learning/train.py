@@ -78,10 +78,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class Actions:
-    """What is done beside the steps: each is called with the number of the step just made."""
+    """What is done beside the steps: each is called with the number of the step just made.
+
+    `evaluate` tells whether that was to be the last one.
+    """
 
     log: Callable[[int, Mapping[str, float]], None]
-    evaluate: Callable[[int], None]
+    evaluate: Callable[[int], bool]
     save: Callable[[int], None]
     advance: Callable[[float], None]
 
@@ -95,8 +98,11 @@ def loop(
     log_every: int,
     evaluation: Clock,
     checkpoints: Clock,
-) -> None:
-    """Makes steps `start` + 1 to `stop`; the last one is always evaluated and saved."""
+) -> int:
+    """Makes steps `start` + 1 to `stop`, or fewer if an evaluation says so; gives the number of the last one.
+
+    It is always evaluated and saved.
+    """
     saved = logged_at = time.monotonic()
     logged = start
     for number in range(start + 1, stop + 1):
@@ -109,9 +115,13 @@ def loop(
             actions.log(number, {"loss": loss, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
-        if number == stop or evaluation.due(number, now, now):
-            actions.evaluate(number)
-        if number == stop or checkpoints.due(number, saved, now):
+        is_last = number == stop
+        if is_last or evaluation.due(number, now, now):
+            is_last = actions.evaluate(number) or is_last
+        if is_last or checkpoints.due(number, saved, now):
             actions.save(number)
             saved = time.monotonic()
+        if is_last:
+            return number
         logged_at += time.monotonic() - now  # only steps count in the rate
+    return start

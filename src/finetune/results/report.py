@@ -21,6 +21,7 @@ from finetune.errors import printable, shortlist
 from finetune.inspecting import layers
 from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
+from finetune.learning.course import Phase, Standing
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
 from finetune.plan import Plan
@@ -51,6 +52,7 @@ class Report:
         self._metrics = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         self._bar: Any = None
+        self.part = ""  # the name of the phase under way
 
     def line(self, text: str) -> None:
         """One line for people, on the terminal and, with the time, in the log."""
@@ -71,7 +73,8 @@ class Report:
         """Numbers of one step, for people, for programs and for TensorBoard."""
         import tensorflow as tf
 
-        self._metrics.write(json.dumps({"step": step, "phase": mode, **values}) + "\n")
+        part = {"part": self.part} if self.part else {}
+        self._metrics.write(json.dumps({"step": step, "phase": mode, **part, **values}) + "\n")
         self._metrics.flush()
         with self._writer().as_default(step=step):
             for name, value in values.items():
@@ -220,7 +223,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.variants.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in model.variants.fates]
     rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     counts = np.bincount(plan.training.labels, minlength=plan.classes)
@@ -270,10 +273,10 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
     source, new = plan.source, model.graft.variables
     reached = {*model.rates, *model.updated}
     fates = [
-        f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in plan.variants.fates
+        f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in model.variants.fates
     ]
     inputs = list(source.inputs.values())
-    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
+    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, model.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
         title=f"{source.pair.name} cut at {source.cut}",
@@ -284,7 +287,7 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
             f"{head.name}: {head.kind} → {plan.classes} classes",
             f"{counted(sum(math.prod(shape) for shape in new.values()))} · learns (new)",
         ],
-        barred=source.cut in plan.variants.barriers,
+        barred=source.cut in model.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
     )
     return draw(short(drawn), caption)
@@ -317,13 +320,47 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
             "barriers": fate.barriers,
             "why": _told(fate, model),
         }
-        for fate in plan.variants.fates
+        for fate in model.variants.fates
     }
     new = {
         name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
         for name, shape in model.graft.variables.items()
     }
     return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
+
+
+def phase_lines(plan: Plan, model: Model, phase: Phase, standing: Standing) -> list[str]:
+    """What learns from now on; nothing where the run has only one part."""
+    if not phase.name:
+        return []
+    began, train, rates = standing.began[-1], phase.train, sorted(set(model.rates.values()))
+    shapes = {**plan.source.shapes, **model.graft.variables}
+    learning = [math.prod(shapes[name]) for name in {*model.rates, *model.updated}]
+    times = f" × {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f" × {rates[0]:g}" * (rates[0] != 1)
+    falling = "" if train.schedule == "constant" else f", {train.schedule}"
+    ends = [f"step {phase.last}"] if phase.last is not None else []
+    ends += [f"{phase.patience} evaluations without a better {phase.metric}"] if phase.patience is not None else []
+    until = f", until {' or '.join(ends)}" if ends else ", to the end"
+    return [
+        f"phase: {phase.name} ({standing.number + 1} of {len(plan.phases)}, after step {began}): "
+        f"{len(learning)} variables learn, {sum(learning):,} values, by {train.optimizer} "
+        f"at {train.learning_rate:g}{times}{falling}{until}"
+    ]
+
+
+def phase_record(
+    record: Mapping[str, Any], plan: Plan, model: Model, phase: Phase, standing: Standing
+) -> dict[str, Any]:
+    """What programs may know of the phases so far: after which step each began, and which variables learn at what rate.
+
+    Nothing where the run has only one part.
+    """
+    if not phase.name:
+        return {}
+    begun = [other.name for other in plan.phases[: standing.number]]
+    earlier = {name: entry for name, entry in record.get("phases", {}).items() if name in begun}
+    now = {"began": standing.began[-1], "learns": dict(model.rates), "updated": sorted(model.updated)}
+    return {**variable_record(plan, model), "phases": {**earlier, phase.name: now}}
 
 
 def _shown(value: Any) -> str:

@@ -26,6 +26,10 @@ class Variants:
     training: Backbone
     evaluation: Backbone
 
+    def moving(self) -> set[str]:
+        """The variables that training may change."""
+        return {*self.rates(), *(u.variable for u in self.training.updates)}
+
     def rates(self) -> dict[str, float]:
         """The multiple of the learning rate of each variable that has a gradient."""
         updated = {u.variable for u in self.training.updates}
