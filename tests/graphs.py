@@ -13,6 +13,7 @@ import pytest
 
 from finetune.errors import UserError
 from finetune.graph import Graph, constant, from_meta, make_node, to_meta
+from finetune.learning.tasks import Task
 from finetune.protos import (
     AttrValue,
     CondContextDef,
@@ -265,3 +266,8 @@ def _holds(context: Any, values: Sequence[str], **external: str) -> None:
     context.values_def.values.extend([*values, *(f"{name}:0" for name in external), *external.values()])
     for outer, inner in external.items():
         context.values_def.external_values[f"{outer}:0"] = inner
+
+
+def softmax_of(classes: int, cut: str, name: str = "head") -> Task:
+    """The task of a head that tells some classes apart."""
+    return Task(name, cut, "labels", "softmax", tuple(map(str, range(classes))), classes)

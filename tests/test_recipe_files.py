@@ -145,3 +145,10 @@ def test_two_recipes_of_one_name_cannot_be_told_apart(workdir):
 def test_a_defaults_list_that_leads_nowhere(workdir, defaults, message):
     Path("a.yaml").write_text(f"defaults: {defaults}\n")
     assert message in refusal(recipe_files.family, [Path("a.yaml")])
+
+
+def test_what_an_older_recipe_lacks_counts_as_its_default():
+    new = "cut: fc7:0\nhead: {loss: softmax, kind: mlp}"
+    assert recipe_files.differences(
+        "cut: fc7:0", new, {"head.loss": "softmax", "head.kind": "linear", "feeds": {}}
+    ) == [("head.kind", "linear", "mlp")]

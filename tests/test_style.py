@@ -18,12 +18,12 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "synthetic", "data", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
-    "doubts", "check", "recipe_files", "packaged", "keys", "course", "schedules", "recipe", "variants", "source",
-    "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
+    "plan", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts",
+    "check", "recipe_files", "packaged", "keys", "losses", "course", "schedules", "variants", "source", "settle",
+    "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
     "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
     "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
-    "allowed_ops", "output_args", "names", "protos", "errors",
+    "allowed_ops", "output_args", "protos", "tasks", "data", "recipe", "names", "errors",
 ]
 # fmt: on
 

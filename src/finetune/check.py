@@ -14,6 +14,7 @@ from finetune.recipe import Phase, Recipe, Until
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
+LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
@@ -45,6 +46,7 @@ def check(recipe: Recipe) -> None:
     """
     _one_of("head.kind", recipe.head.kind, HEAD_KINDS)
     _one_of("head.pool", recipe.head.pool, POOLS)
+    _one_of("head.loss", recipe.head.loss, LOSSES)
     _one_of("data.kind", recipe.data.kind, DATA_KINDS)
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from finetune.errors import UserError
 from finetune.learning.course import Phase, make_course, with_ends
-from finetune.learning.data import Examples, check_classes, hold_out, read_examples
+from finetune.learning.data import Examples, hold_out, read_examples
 from finetune.learning.synthetic import synthetic
+from finetune.learning.tasks import Task, make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
-from finetune.recipe import Recipe
+from finetune.recipe import Head, Recipe
 from finetune.surgery.source import Source, read_source, resized
 
 
@@ -24,7 +25,8 @@ class Plan:
     phases: tuple[Phase, ...]
     training: Examples
     held_out: Examples
-    classes: int
+    heads: Mapping[str, Head]
+    tasks: tuple[Task, ...]
     steps: int
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
 
@@ -50,7 +52,8 @@ def make_plan(recipe: Recipe) -> Plan:
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_course(recipe.phases, source, recipe.stop_gradient, recipe.learn, recipe.train)
-    training, held_out = _examples(source, recipe)
+    heads = {recipe.head.name: recipe.head}
+    tasks, training, held_out = _examples(source, recipe, heads)
 
     def steps_in(epochs: float) -> int:
         return math.ceil(epochs * len(training) / recipe.train.batch_size)
@@ -65,7 +68,8 @@ def make_plan(recipe: Recipe) -> Plan:
         phases=phases,
         training=training,
         held_out=held_out,
-        classes=check_classes(training, recipe.head.classes),
+        heads=heads,
+        tasks=tasks,
         steps=steps_in(recipe.train.epochs or 0) if recipe.train.steps is None else recipe.train.steps,
         digests={
             "source.path": metagraph.digest(source.pair.files),
@@ -74,10 +78,18 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
-def _examples(source: Source, recipe: Recipe) -> tuple[Examples, Examples]:
+def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tuple[tuple[Task, ...], Examples, Examples]:
+    """The tasks, the examples to train on and those to evaluate on, with their targets."""
+    columns = {name: head.labels or recipe.data.labels for name, head in heads.items()}
     if recipe.data.kind == "synthetic":
-        return hold_out(synthetic(source, recipe.head.classes, recipe.run.seed), recipe.data.holdout)
-    return read_examples(recipe.data, list(source.inputs), recipe.head.classes)
+        examples, apart = synthetic(source, heads, columns, recipe.run.seed), None
+    else:
+        examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())))
+    tasks = tuple(make_task(name, head, source.cut, columns[name], examples) for name, head in heads.items())
+    examples = with_targets(examples, tasks)
+    if apart is None:
+        return (tasks, *hold_out(examples, recipe.data.holdout))
+    return tasks, examples, with_targets(apart, tasks, "data.eval_path")
 
 
 def _check_scope(source: Source, scope: str) -> None:

@@ -31,10 +31,13 @@ class Source:
 
 @dataclass
 class Head:
-    """The new layers behind the cut."""
+    """The new layers behind a cut."""
 
     kind: str = "linear"
     classes: Optional[int] = None  # None: as many as the data has
+    # softmax: one class each; sigmoid: any number of classes each; squared, absolute, huber: numbers
+    loss: str = "softmax"
+    labels: Optional[str] = None  # the column of the examples that it learns; None: data.labels
     pool: str = "avg"  # what happens to a cut with space or time left in it: avg, max or flatten
     name: str = "head"  # the scope of the new variables and tensors
 

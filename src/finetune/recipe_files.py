@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -139,13 +140,18 @@ def parse(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def differences(old_yaml: str, new_yaml: str) -> list[tuple[str, Any, Any]]:
+def differences(
+    old_yaml: str, new_yaml: str, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> list[tuple[str, Any, Any]]:
     """The keys at which two stored recipes differ, with both values; None where one has no such key.
+
+    What the old one lacks and the new one has counts as its default, where there is one.
 
     >>> differences("cut: fc7:0\\ntrain: {steps: 3}", "cut: fc6:0\\ntrain: {steps: 3}")
     [('cut', 'fc7:0', 'fc6:0')]
     """
     old, new = (flat(parse(text, "a stored recipe")) for text in (old_yaml, new_yaml))
+    old = {key: value for key, value in defaults.items() if key in new} | old
     both = dict.fromkeys((*old, *new))
     return [(key, old.get(key), new.get(key)) for key in both if old.get(key) != new.get(key)]
 

@@ -45,7 +45,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.proof import prove
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
-    from finetune.learning.evaluate import Evaluation, evaluate
+    from finetune.learning.evaluate import Evaluation, evaluate, metrics
     from finetune.learning.optimizers import make
     from finetune.learning.state import State, as_saved, check_frozen, digest, make_state, saved_keys
     from finetune.learning.train import Actions, Clock, loop, make_step
@@ -66,7 +66,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
     sized = check_sizes(source, phase.variants.evaluation, phase.variants.feeds, probe()) if source.is_resized else []
     with naming(phase.key):
-        model = graft(phase.variants, recipe.head, plan.classes, probe)
+        model = graft(phase.variants, plan.heads, plan.tasks, probe)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):
             check_gradients(model, later.variants)
@@ -83,7 +83,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         check_frozen(state.frozen, frozen)
         return state, replace(standing, frozen=frozen)
 
-    fresh = initial_values(model.graft.variables, recipe.run.seed)
+    fresh = initial_values(model.new_variables, recipe.run.seed)
     values = {**pretrained, **fresh}
     if saved is not None:
         values |= as_saved(saved.values, source.pieces())
@@ -112,22 +112,23 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
         tell.graph(meta)
         tell.hparams(recipe)
-        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model, recipe.head))
+        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
     # ---- Train, one phase after the other; where a recipe names none, there is one.
-    def held_out_now() -> Evaluation:
+    def held_out_now() -> dict[str, Evaluation]:
         size = recipe.eval.batch_size or recipe.train.batch_size
         held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
-        return evaluate(lambda i, labels: model.forward(state.arguments(i, labels)), held_out, len(plan.held_out))
+        forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
+        return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
 
     def evaluate_at(step: int) -> Mapping[str, float]:
         if not len(plan.held_out):
             return {}
         found = held_out_now()
-        tell.scalars("eval", step, found.metrics())
+        tell.scalars("eval", step, metrics(found))
         tell.predictions(step, plan.held_out, found, batches.pictures)
-        return found.metrics()
+        return metrics(found)
 
     def is_last(step: int) -> bool:
         nonlocal standing
@@ -141,9 +142,9 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
-    def log_at(step: int, metrics: Mapping[str, float]) -> None:
+    def log_at(step: int, found: Mapping[str, float]) -> None:
         changing = {} if share is None else {"learning_rate": phase.train.learning_rate * share(step)}
-        tell.scalars("train", step, {**metrics, **changing})
+        tell.scalars("train", step, {**found, **changing})
 
     tell.part = phase.name
     if saved is None:
@@ -189,8 +190,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
-    metrics = {} if final is None else final.metrics()
-    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics}
+    done = {"status": "finished", "step": stop, "result": result, "metrics": metrics(final) if final else {}}
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

@@ -23,6 +23,7 @@ from finetune.recipe import Head
 from finetune.surgery.backbone import make_backbone
 from finetune.surgery.source import Source, read_source, read_values
 from finetune.surgery.variants import make_variants
+from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
 
@@ -143,7 +144,9 @@ def source_of(golden: Golden, at: str | None = None, **changes: Any) -> Source:
 
 def model_of(source: Source, stop_gradient: bool | list[str] = False, learn: Sequence[Any] = (), **head: Any) -> Model:
     """The grafted model, made as a run makes it."""
-    return graft(make_variants(source, stop_gradient, learn), Head(**head), CLASSES)
+    words = Head(**head)
+    tasks = [softmax_of(CLASSES, source.cut, words.name)]
+    return graft(make_variants(source, stop_gradient, learn), {words.name: words}, tasks)
 
 
 def arguments(
@@ -153,7 +156,7 @@ def arguments(
     return {
         **{f"variable/{name}": value for name, value in values.items()},
         **{f"input/{field}": array for field, array in batch.items()},
-        "labels": np.asarray(labels, np.int64),
+        "target/head": np.asarray(labels, np.int64),
         "seed": np.asarray(seed, np.int32),
     }
 
@@ -169,7 +172,7 @@ _NO_HEAD = Graft("head", {}, flatten=lambda features: features, apply=lambda fea
 def features_of(source: Source, feeds: Mapping[str, Any]) -> Callable[..., np.ndarray]:
     """The features at the cut under some mode feeds, as a function of the batch and of a seed."""
     backbone = make_backbone(source.whole, source.cut, source.inputs, feeds)
-    program = as_function(forward_program(backbone, _NO_HEAD), ["features"])
+    program = as_function(forward_program(backbone, [_NO_HEAD]), ["features"])
     values = {name: tf.constant(value) for name, value in read_values(source).items()}
 
     def features(batch: Mapping[str, Any], seed: Sequence[int] = (0, 0)) -> np.ndarray:

@@ -34,7 +34,7 @@ from finetune.results import export
 from finetune.surgery.backbone import make_backbone, mode_feeds
 from finetune.surgery.source import Source, read_values
 
-OUTPUTS = ("features", "logits", "probabilities")
+OUTPUTS = ("features", "head/logits", "head/probabilities")
 Ask = Callable[[Path, list[dict[str, Any]], Arrays], tuple[dict[str, Any], Arrays]]
 
 
@@ -81,7 +81,7 @@ class Written:
 def write(golden: Golden, source: Source, folder: Path, **head: Any) -> Written:
     """The pair of a source and the golden's head, with other weights than the source's."""
     model = model_of(source, stop_gradient=True, **head)
-    weights = dict(zip(model.graft.variables, golden.head.values(), strict=True))
+    weights = dict(zip(model.new_variables, golden.head.values(), strict=True))
     values = {**{name: value * np.float32(1.25) for name, value in read_values(source).items()}, **weights}
     export.write_pair(folder, pair_graph(source, model), values, source.pieces(), beside={})
     return Written(folder, source, model, values)
@@ -91,7 +91,7 @@ def ours(golden: Golden, written: Written, phase: str) -> Arrays:
     """Features, logits and probabilities by the engine."""
     source = written.source
     backbone = make_backbone(source.whole, source.cut, source.inputs, mode_feeds(source.feeds, phase))
-    program = as_function(forward_program(backbone, written.model.graft), OUTPUTS)
+    program = as_function(forward_program(backbone, written.model.grafts), OUTPUTS)
     return arrays(program(arguments(written.values, golden.batch)))
 
 

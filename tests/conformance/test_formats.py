@@ -22,11 +22,14 @@ from finetune.recipe import Head
 from finetune.results import export
 from finetune.surgery.source import Source, read_values
 from finetune.surgery.variants import make_variants
+from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
 
 SAVED = ["dense_resource", "embedding", "dict_saver"]  # resources, pieces of a variable, a Saver with names of its own
 FROZEN = ["conv_ref", "bn_cond", "rnn_while"]  # dropout, batch norm in branches, a loop
+
+TASKS = [softmax_of(CLASSES, "")]
 
 
 def saved_model(golden: Golden, folder: Path) -> Path:
@@ -57,8 +60,13 @@ def written(golden: Golden, source: Source, folder: Path) -> Path:
     """The pair of the source with a new head, as a run that learned nothing leaves it."""
     pretrained = read_values(source)
     # A frozen graph does not record how wide the cut is; a batch shows it.
-    model = graft(make_variants(source, True, ()), Head(), CLASSES, partial(arguments, pretrained, golden.batch))
-    values = {**pretrained, **dict(zip(model.graft.variables, golden.head.values(), strict=True))}
+    model = graft(
+        make_variants(source, True, ()),
+        {"head": Head()},
+        TASKS,
+        partial(arguments, pretrained, golden.batch),
+    )
+    values = {**pretrained, **dict(zip(model.new_variables, golden.head.values(), strict=True))}
     export.write_pair(folder, pair_graph(source, model), values, source.pieces(), beside={})
     return folder
 
@@ -125,8 +133,13 @@ def test_gradients_pass_a_loop_whose_context_was_lost(tmp_path: Path):
     gradients = []
     for source in sources:
         values = read_values(source)
-        model = graft(make_variants(source, False, ()), Head(), CLASSES, partial(arguments, values, golden.batch))
-        values |= dict(zip(model.graft.variables, golden.head.values(), strict=True))
+        model = graft(
+            make_variants(source, False, ()),
+            {"head": Head()},
+            TASKS,
+            partial(arguments, values, golden.batch),
+        )
+        values |= dict(zip(model.new_variables, golden.head.values(), strict=True))
         found = arrays(model.step(arguments(values, golden.batch, golden.labels)))
         gradients.append({name: array for name, array in found.items() if name.startswith("gradient/")})
     assert {f"gradient/{name}" for name in golden.trainable} <= gradients[1].keys()
@@ -137,6 +150,6 @@ def test_a_loop_without_a_context_is_named_where_a_gradient_would_have_to_pass_i
     source = source_of(GOLDENS["rnn_while"])
     bare = replace(source, whole=replace(source.whole, whiles=()), below=replace(source.below, whiles=()))
     with pytest.raises(UserError) as caught:
-        graft(make_variants(bare, False, ()), Head(), CLASSES)
+        graft(make_variants(bare, False, ()), {"head": Head()}, TASKS)
     assert "learn: the file has no context for the loop at 'rnn/while/LoopCond'" in str(caught.value)
-    graft(make_variants(bare, True, ()), Head(), CLASSES)
+    graft(make_variants(bare, True, ()), {"head": Head()}, TASKS)

@@ -183,7 +183,7 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
     state = make_state(values, model.rates, model.updated, {}, Train(optimizer="sgd", learning_rate=RATE))
     step = make_step(model.step, state, seed=0)
     for number in range(1, 4):
-        step(number, golden.batch, golden.labels)
+        step(number, golden.batch, {"head": golden.labels})
     after = {f"after/{name}": np.asarray(value) for name, value in state.variables().items()}
     close(after, picked(answers, "after/"))
     assert all(np.any(after[f"after/{name}"] != value) for name, value in values.items() if name != "dense/other")
@@ -201,10 +201,10 @@ def test_three_steps_and_the_written_pair(source_and_answers: tuple[Golden, Arra
     assert "error" not in about, about["error"]
     assert about["without_gradient"] == []
     backbone = make_backbone(source.whole, golden.cut, golden.inputs, golden.feeds["eval"])
-    ours = as_function(forward_program(backbone, model.graft), ["features", "probabilities"])
+    ours = as_function(forward_program(backbone, model.grafts), ["features", "head/probabilities"])
     with np.load(tmp_path / "out.npz") as found:
         assert found["0/StatefulPartitionedCall:1"].tobytes() == found["0/features:0"][:, 5:7].tobytes()
-        truth = {"features": found["0/features:0"], "probabilities": found["0/head/probabilities:0"]}
+        truth = {"features": found["0/features:0"], "head/probabilities": found["0/head/probabilities:0"]}
     same_bits(arrays(ours(arguments(state.variables(), golden.batch))), truth)
 
 

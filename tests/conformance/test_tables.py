@@ -20,6 +20,7 @@ from finetune.results import export
 from finetune.surgery.backbone import make_backbone
 from finetune.surgery.source import Source, read_source, read_values
 from finetune.surgery.variants import make_variants
+from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
 WORDS = np.array(["dog", "cat", "a dog", ""], object)
@@ -64,10 +65,10 @@ def test_the_engine_looks_up_what_the_source_would(source: Source):
 
 
 def test_gradients_reach_the_embedding_behind_a_table(source: Source):
-    model = graft(make_variants(source, False, []), Head(), 2)
-    head = heads.initial_values(model.graft.variables, 0)
+    model = graft(make_variants(source, False, []), {"head": Head()}, [softmax_of(2, source.cut)])
+    head = heads.initial_values(model.new_variables, 0)
     values = {f"variable/{name}": value for name, value in {**read_values(source), **head}.items()}
-    found = model.step({**values, "input/words": WORDS, "labels": np.int64([0, 1, 0, 1])})
+    found = model.step({**values, "input/words": WORDS, "target/head": np.int64([0, 1, 0, 1])})
     assert np.abs(found["gradient/embedding"]).sum() > 0
 
 
@@ -86,8 +87,8 @@ def test_the_unsliced_graph_looks_up_the_same(tmp_path: Path, legacy: bool):
 
 
 def test_plain_tensorflow_fills_the_table_of_the_written_pair(source: Source, tmp_path: Path):
-    model = graft(make_variants(source, True, []), Head(), 2)
-    values = {**read_values(source), **heads.initial_values(model.graft.variables, 0)}
+    model = graft(make_variants(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
+    values = {**read_values(source), **heads.initial_values(model.new_variables, 0)}
     export.write_pair(tmp_path / "pair", pair_graph(source, model), values, source.pieces(), {})
     with tf.Graph().as_default(), tf1.Session() as session:
         tf1.train.import_meta_graph(str(tmp_path / "pair" / "model.meta")).restore(

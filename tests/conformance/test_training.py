@@ -26,7 +26,7 @@ def trained(golden: Golden, source: Source, model: Model, steps: int = 3) -> Sta
     state = make_state(values, model.rates, model.updated, source.pieces(), train)
     step = make_step(model.step, state, seed=0)
     for number in range(1, steps + 1):
-        step(number, golden.batch, golden.labels)
+        step(number, golden.batch, {"head": golden.labels})
     return state
 
 

@@ -29,6 +29,7 @@ from finetune.engine.compile import Graft, as_function, forward_program, step_pr
 from finetune.engine.graft import Model, graft, pair_graph
 from finetune.errors import UserError
 from finetune.learning import data
+from finetune.learning.tasks import make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.metagraph import Pair, find_pair
 from finetune.reading.variables import Variable, find_variables
@@ -39,6 +40,7 @@ from finetune.results.checkpoints import Retention
 from finetune.surgery.backbone import make_backbone
 from finetune.surgery.source import Source, read_source, read_values
 from finetune.surgery.variants import make_variants
+from tests.graphs import softmax_of
 
 tf1 = tf.compat.v1
 
@@ -177,7 +179,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def held_out() -> data.Examples:
-    return data.hold_out(data.class_folders(str(IMAGES)), HELD_OUT)[1]
+    images = data.class_folders(str(IMAGES), "labels")
+    return data.hold_out(with_targets(images, [make_task("head", Head(), "fc7:0", "labels", images)]), HELD_OUT)[1]
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,7 @@ def seen(run: Run, held_out: data.Examples, below: Source) -> dict[str, Any]:
         "source": below.pair.prefix,
         "frozen": [v.name for v in below.variables],
         "images": list(held_out.sources),
-        "labels": held_out.labels.tolist(),
+        "labels": held_out.targets["head"].tolist(),
     }
     command = [sys.executable, "-c", STRANGER]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=120)
@@ -458,14 +461,14 @@ def scalar_model(source: Source) -> Model:
     flatten = partial(heads.flatten, how="expand")
     joined = Graft("head", heads.linear_variables(1, 2), flatten, heads.linear)
     forward = as_function(
-        forward_program(make_backbone(source.whole, source.cut, source.inputs, {}), joined), ["features"]
+        forward_program(make_backbone(source.whole, source.cut, source.inputs, {}), [joined]), ["features"]
     )
-    return Model(joined, (None,), "", source.inputs, {}, forward, forward, {}, frozenset())
+    return Model((joined,), (None,), "", source.inputs, {}, forward, forward, {}, frozenset())
 
 
 def write(folder: Path, source: Source, model: Model) -> dict[str, Any]:
     """Our pair of a source and a head; gives the values in it."""
-    values = {**read_values(source), **heads.initial_values(model.graft.variables, seed=0)}
+    values = {**read_values(source), **heads.initial_values(model.new_variables, seed=0)}
     export.write_pair(folder, pair_graph(source, model), values, source.pieces(), {})
     return values
 
@@ -515,7 +518,7 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
     source = read_source(
         str(save_placeholders(tmp_path / "source", shape=[None])), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {}
     )
-    model = graft(make_variants(source, True, []), Head(), 2)
+    model = graft(make_variants(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
     values = write(tmp_path / "ours", source, model)
     feeds = {"w1:0": [4.0, 13.0], "w2:0": [8.0, 17.0]}
     features, logits, doubled = tutorial_restores(tmp_path / "ours", feeds, "op_to_restore:0", "head/logits:0")
@@ -527,20 +530,25 @@ def test_6_many_examples_at_once_through_our_graft_and_our_pair(tmp_path: Path) 
 def test_6_a_cut_of_unknown_width_takes_no_head(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     with pytest.raises(UserError, match="does not say how wide the cut is"):
-        graft(make_variants(source, True, []), Head(), 2)
+        graft(make_variants(source, True, []), {"head": Head()}, [softmax_of(2, source.cut)])
 
 
 def test_6_one_batch_tells_the_width_that_the_file_does_not(placeholders: Path) -> None:
     source = read_source(str(placeholders), "op_to_restore", {"w1": "w1:0", "w2": "w2:0"}, {})
     values = {f"variable/{name}": value for name, value in read_values(source).items()}
     batch = {"input/w1": np.float32([4, 13]), "input/w2": np.float32([8, 17])}
-    model = graft(make_variants(source, True, []), Head(), 2, probe=lambda: {**values, **batch})
+    model = graft(
+        make_variants(source, True, []),
+        {"head": Head()},
+        [softmax_of(2, source.cut)],
+        probe=lambda: {**values, **batch},
+    )
     assert model.feature_shape == (None,)
-    head = {f"variable/{name}": value for name, value in heads.initial_values(model.graft.variables, 0).items()}
-    found = model.forward({**values, **head, **batch, "labels": np.int64([0, 1])})
+    head = {f"variable/{name}": value for name, value in heads.initial_values(model.new_variables, 0).items()}
+    found = model.forward({**values, **head, **batch, "target/head": np.int64([0, 1])})
     logits = np.float32([[24], [60]]) @ head["variable/head/kernel"] + head["variable/head/bias"]
     expected = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(found["probabilities"], expected / expected.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(found["head/probabilities"], expected / expected.sum(1, keepdims=True), rtol=1e-5)
 
 
 # 7. The VGG graft: import the graph, take fc7, stop the gradient, two new outputs -------------------------------------
@@ -622,11 +630,11 @@ def test_5_and_8_the_engine_answers_as_a_tensorflow_1_session_did(name: str) -> 
     joined = Graft("head", heads.linear_variables(width, classes), partial(heads.flatten, how="as_is"), heads.linear)
     fed = {f"variable/{name}": tf.constant(value) for name, value in values.items()}
     fed |= {f"input/{field}": tf.constant(truth.answers[f"input/{field}"]) for field in source.inputs}
-    fed["labels"] = tf.constant(truth.answers["labels"], tf.int64)
+    fed["target/head"] = tf.constant(truth.answers["labels"], tf.int64)
 
-    forward = as_function(forward_program(backbone, joined))(fed)
-    step = as_function(step_program(backbone, joined, dict.fromkeys(values, True), []))(fed)
-    found = {"features": forward["features"], "logits": forward["logits"], **step}
+    forward = as_function(forward_program(backbone, [joined]))(fed)
+    step = as_function(step_program(backbone, [joined], dict.fromkeys(values, True), []))(fed)
+    found = {"features": forward["features"], "logits": forward["head/logits"], **step}
     wanted = {
         k: v for k, v in truth.answers.items() if k in ("features", "logits", "loss") or k.startswith("gradient/")
     }

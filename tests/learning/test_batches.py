@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import tensorflow as tf
 
 from finetune.errors import UserError
 from finetune.learning import batches, data
-from finetune.recipe import Data
+from finetune.learning.tasks import make_task, with_targets
+from finetune.recipe import Data, Head
 
 FLOAT = 1  # of types.proto
 
@@ -42,7 +44,8 @@ def test_neighbours_do_not_stay_neighbours():
 
 def rows(count: int = 10) -> data.Examples:
     x = np.arange(count, dtype=np.float64)[:, np.newaxis]
-    return data.from_arrays({"x": x}, np.arange(count) % 2, 2, "test")
+    labels = np.arange(count) % 2
+    return replace(data.from_arrays({"x": x}, {"labels": labels}, "test"), targets={"head": labels})
 
 
 def test_a_resumed_stream_is_the_rest_of_the_whole_one():
@@ -98,15 +101,16 @@ def images(tmp_path: Path) -> data.Examples:
         for i in range(3):
             pixels = tf.fill([4, 6, 3], tf.constant(100 * label + i, tf.uint8))
             (tmp_path / name / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-    return data.class_folders(str(tmp_path))
+    found = data.class_folders(str(tmp_path), "labels")
+    return with_targets(found, [make_task("head", Head(), "cut:0", "labels", found)])
 
 
 def test_images_are_decoded_with_the_channels_and_the_size_of_the_input(images: data.Examples):
     load = batches.make_loader(images, {"images": (FLOAT, (None, 8, 8, 1))}, Data(preprocess="none"))
-    inputs, labels, _ = next(batches.evaluation_batches(images, load, 6, whole=False))
+    inputs, targets, _ = next(batches.evaluation_batches(images, load, 6, whole=False))
     assert inputs["images"].shape == (6, 8, 8, 1)
     assert np.allclose(inputs["images"].numpy()[:, 0, 0, 0], [0, 1, 2, 100, 101, 102])
-    assert labels.numpy().tolist() == [0, 0, 0, 1, 1, 1]
+    assert targets["head"].numpy().tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_files_that_cannot_be_decoded_are_all_named(images: data.Examples):

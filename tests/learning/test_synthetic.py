@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from finetune.errors import UserError
 from finetune.graph import Graph, constant, make_node
+from finetune.learning.data import Examples
 from finetune.learning.synthetic import synthetic
 from finetune.protos import TensorShapeProto
 from finetune.reading.settle import Settled
 from finetune.reading.tables import Table
 from finetune.reading.variables import placeholder
+from finetune.recipe import Head
 from finetune.surgery.source import Source
 
 FLOAT, INT, STRING, INT64 = 1, 3, 7, 9
@@ -27,8 +31,12 @@ def source(*nodes, inputs: dict[str, str], tables: tuple[Table, ...] = (), **sha
     return Source(None, {}, None, graph, graph, start=start, unused_keys=0, bypassed=(), batch_size=None, **parts)  # type: ignore[arg-type]
 
 
+def examples(found: Source, seed: int = 0, **words: Any) -> Examples:
+    return synthetic(found, {"head": Head(**{"classes": 3, **words})}, {"head": "labels"}, seed)
+
+
 def made(found: Source, field: str = "x") -> np.ndarray:
-    return (synthetic(found, 3, seed=0).arrays or {})[field]
+    return (examples(found).arrays or {})[field]
 
 
 def test_rows_have_the_shape_and_dtype_of_the_input():
@@ -38,7 +46,7 @@ def test_rows_have_the_shape_and_dtype_of_the_input():
 
 def test_rows_are_those_of_their_seed():
     found = source(placeholder("x", FLOAT, shape(-1, 3)), inputs={"x": "x:0"})
-    first, again, other = (synthetic(found, 3, seed).digest() for seed in (0, 0, 1))
+    first, again, other = (examples(found, seed).digest() for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -92,4 +100,12 @@ def test_other_text_is_digits():
 
 def test_a_number_of_classes_is_needed():
     with pytest.raises(UserError, match="not given, and synthetic data has no classes of its own"):
-        synthetic(source(inputs={}), None, 0)
+        examples(source(inputs={}), 0, classes=None)
+
+
+def test_each_kind_of_loss_gets_what_it_learns():
+    found = source(placeholder("x", FLOAT, shape(-1, 3)), inputs={"x": "x:0"})
+    hot = examples(found, loss="sigmoid").columns["labels"]
+    assert (hot.shape, set(hot.ravel().tolist())) == ((64, 3), {0, 1})
+    numbers = examples(found, loss="squared", classes=None).columns["labels"]
+    assert (numbers.shape, numbers.dtype) == ((64, 1), np.float32)

@@ -36,23 +36,23 @@ def moved(found: State) -> list[float]:
 
 def test_gradients_are_clipped_together():
     found = state()
-    make_step(program(), found, 0, clip_norm=1.0)(1, {}, None)
+    make_step(program(), found, 0, clip_norm=1.0)(1, {}, {})
     assert moved(found) == pytest.approx([-0.6, -0.8])
-    make_step(program(), found, 0, clip_norm=100.0)(2, {}, None)
+    make_step(program(), found, 0, clip_norm=100.0)(2, {}, {})
     assert moved(found) == pytest.approx([-3.6, -4.8])
 
 
 def test_each_step_takes_its_share_of_the_rate():
     found = state()
     step = make_step(program(), found, 0, share=lambda number: {1: 1.0, 2: 0.5}[number])
-    step(1, {}, None)
+    step(1, {}, {})
     assert moved(found) == [-3.0, -4.0]
-    step(2, {}, None)
+    step(2, {}, {})
     assert moved(found) == [-4.5, -6.0]
 
 
 def test_a_loss_that_is_no_number_changes_nothing():
     found = state()
     with pytest.raises(UserError, match="step 7: the loss is nan"):
-        make_step(program(float("nan")), found, 0)(7, {}, None)
+        make_step(program(float("nan")), found, 0)(7, {}, {})
     assert moved(found) == [0.0, 0.0]

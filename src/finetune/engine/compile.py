@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import control_flow_util
 
+from finetune.engine.losses import LOSSES, Loss
 from finetune.errors import UserError
 from finetune.graph import Graph, ancestors, to_meta
 from finetune.names import node_of
@@ -26,7 +27,7 @@ from finetune.surgery.backbone import Backbone
 from finetune.surgery.bodies import renamed
 from finetune.surgery.randomness import SEED
 
-LABELS = "finetune/labels"
+TARGETS = "finetune/targets/"  # of a head, by its scope
 _BARRIER = "put a gradient barrier above it with stop_gradient"
 
 
@@ -34,13 +35,19 @@ _BARRIER = "put a gradient barrier above it with stop_gradient"
 class Graft:
     """A head to put on a backbone.
 
-    `apply(features, variables)` gives logits; `shapes` are those of its variables, by name inside `scope`.
+    `apply(features, variables)` gives logits; `shapes` are those of its variables, by name inside `scope`. `loss` says
+    how wrong they are in the evaluation; in training that is `objective` where it differs. `target` is the dtype and
+    shape of what is learnt, and `weight` what the head counts for in the loss of all heads.
     """
 
     scope: str
     shapes: Mapping[str, tuple[int, ...]]
     flatten: Callable[[Any], Any]
     apply: Callable[[Any, Mapping[str, Any]], Any]
+    loss: Loss = LOSSES["softmax"]
+    objective: Callable[[Any, Any], Any] | None = None
+    target: tuple[Any, tuple[int | None, ...]] = (tf.int64, (None,))
+    weight: float = 1.0
 
     @property
     def variables(self) -> dict[str, tuple[int, ...]]:
@@ -120,24 +127,32 @@ def features_program(backbone: Backbone) -> Program:
         return _program(graph, backbone, {"features": import_graph(backbone)})
 
 
-def forward_program(backbone: Backbone, graft: Graft) -> Program:
-    """Features, logits, probabilities and the loss of each example, from inputs, labels and variables."""
+def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
+    """Features, and of each head HEAD/features, HEAD/logits, what they mean, and HEAD/losses of each example.
+
+    The inputs are the source's, the variables, and for the losses the targets of each head.
+    """
     with control_flow_v1(), tf.Graph().as_default() as graph:
-        features, logits, losses = _forward(backbone, graft)
-        outputs = {
-            "features": features,
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
-            "losses": losses,
-        }
+        features = import_graph(backbone)
+        outputs = {"features": features}
+        for graft in grafts:
+            flat, logits, targets = _head(graft, features)
+            outputs[f"{graft.scope}/features"] = flat
+            outputs[f"{graft.scope}/logits"] = logits
+            outputs[f"{graft.scope}/{graft.loss.output}"] = graft.loss.activation(logits)
+            outputs[f"{graft.scope}/losses"] = graft.loss.of(logits, targets)
         return _program(graph, backbone, outputs)
 
 
-def step_program(backbone: Backbone, graft: Graft, learning: Mapping[str, bool], barriers: Sequence[str]) -> Program:
+def step_program(
+    backbone: Backbone, grafts: Sequence[Graft], learning: Mapping[str, bool], barriers: Sequence[str]
+) -> Program:
     """Loss and gradients of one batch, and the values that the source's own updates would assign.
 
+    Where there are several heads, HEAD/loss is what each adds to the loss, weighed.
+
     Args:
-      learning: the variables whose gradients are wanted, source's and head's, and whether somebody asked for each by
+      learning: the variables whose gradients are wanted, source's and heads', and whether somebody asked for each by
         name; the others are left out where no gradient reaches them.
       barriers: tensors through which no gradient passes.
 
@@ -145,8 +160,16 @@ def step_program(backbone: Backbone, graft: Graft, learning: Mapping[str, bool],
       UserError: no gradient reaches a variable that was asked for.
     """
     with control_flow_v1(), tf.Graph().as_default() as graph:
-        _, logits, losses = _forward(backbone, graft, stop=backbone.cut in barriers)
-        loss = tf.reduce_mean(losses)
+        features = import_graph(backbone)
+        if backbone.cut in barriers:
+            features = tf.stop_gradient(features)
+        outputs, losses = {}, {}
+        for graft in grafts:
+            _, logits, targets = _head(graft, features)
+            objective = tf.reduce_mean((graft.objective or graft.loss.of)(logits, targets))
+            losses[f"{graft.scope}/loss"] = objective if graft.weight == 1.0 else graft.weight * objective
+            outputs[f"{graft.scope}/logits"] = logits
+        loss = next(iter(losses.values())) if len(losses) == 1 else tf.add_n(list(losses.values()))
         tensors = [graph.get_tensor_by_name(f"{name}:0") for name in learning]
         stops = [graph.get_tensor_by_name(b) for b in barriers if node_of(b) in backbone.graph.nodes]
         gradients = dict(zip(learning, _gradients(loss, tensors, stops), strict=True))
@@ -154,21 +177,19 @@ def step_program(backbone: Backbone, graft: Graft, learning: Mapping[str, bool],
             if gradient is None and learning[name]:
                 what = f"no gradient reaches variable '{name}' from the loss"
                 raise UserError("recipe", f"learn ({name})", what, "freeze it with a rule of rate 0 in learn")
-        outputs = {"loss": loss, "logits": logits}
+        outputs |= {"loss": loss, **(losses if len(losses) > 1 else {})}
         outputs |= {f"gradient/{n}": tf.convert_to_tensor(g) for n, g in gradients.items() if g is not None}
         outputs |= {f"update/{u.variable}": graph.get_tensor_by_name(f"{u.node}:0") for u in backbone.updates}
         return _program(graph, backbone, outputs)
 
 
-def _forward(backbone: Backbone, graft: Graft, stop: bool = False) -> tuple[Any, Any, Any]:
-    features = import_graph(backbone)
-    labels = tf.compat.v1.placeholder(tf.int64, [None], LABELS)
+def _head(graft: Graft, features: Any) -> tuple[Any, Any, Any]:
+    """The features as the head reads them, its logits, and the placeholder of its targets."""
+    targets = tf.compat.v1.placeholder(*graft.target, TARGETS + graft.scope)
     head = {n: tf.compat.v1.placeholder(tf.float32, s, f"{graft.scope}/{n}") for n, s in graft.shapes.items()}
-    flat = graft.flatten(tf.stop_gradient(features) if stop else features)
+    flat = graft.flatten(features)
     with tf.name_scope(f"{graft.scope}/"):
-        logits = graft.apply(flat, head)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return features, logits, losses
+        return flat, graft.apply(flat, head), targets
 
 
 def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
@@ -193,8 +214,9 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
     placeholders = {n.name for n in definition.node if n.op == "Placeholder"}
     fields = set(map(node_of, backbone.inputs.values()))
     inputs = {f"input/{name}": tensor for name, tensor in backbone.inputs.items()}
-    inputs |= {f"variable/{n}": f"{n}:0" for n in placeholders - fields - {LABELS, SEED}}
-    inputs |= {"labels": f"{LABELS}:0"} if LABELS in placeholders else {}
+    targets = {name for name in placeholders if name.startswith(TARGETS)}
+    inputs |= {f"variable/{n}": f"{n}:0" for n in placeholders - fields - targets - {SEED}}
+    inputs |= {f"target/{name.removeprefix(TARGETS)}": f"{name}:0" for name in targets}
     inputs |= {"seed": f"{SEED}:0"} if SEED in placeholders else {}
     for node in definition.node:
         # The gradients of V1 loops colocate their stacks with nodes of the loop, by name.

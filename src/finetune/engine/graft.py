@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from finetune.engine import heads
+import tensorflow as tf
+
 from finetune.engine.compile import (
     Graft,
     Program,
@@ -17,6 +18,10 @@ from finetune.engine.compile import (
     forward_program,
     step_program,
 )
+from finetune.engine.heads import HEADS, Flattening, flatten
+from finetune.engine.heads import flattening as flattening_of
+from finetune.engine.losses import LOSSES
+from finetune.learning.tasks import Task
 from finetune.names import node_of
 from finetune.recipe import Head
 from finetune.results.export import make_pair_graph
@@ -33,11 +38,11 @@ Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 class Model:
     """The grafted model as pure functions of inputs and variables.
 
-    `forward` gives probabilities and losses in evaluation, `step` loss, gradients and updates in training. `said`
-    tells how features become vectors; `feeds` are the mode feeds of both variants.
+    `forward` gives the heads' outputs and losses in evaluation, `step` loss, gradients and updates in training.
+    `said` tells how features become vectors; `feeds` are the mode feeds of both variants.
     """
 
-    graft: Graft
+    grafts: tuple[Graft, ...]
     feature_shape: tuple[int | None, ...]
     said: str
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
@@ -51,11 +56,18 @@ class Model:
     def feeds(self) -> Mapping[str, Any]:
         return self.variants.feeds
 
+    @property
+    def new_variables(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the heads' variables, by full name."""
+        return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
-def graft(variants: Variants, head: Head, classes: int, probe: Probe | None = None) -> Model:
-    """Joins a head to the source, and compiles both variants.
+
+def graft(variants: Variants, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+    """Joins heads to the source, and compiles both variants.
 
     Args:
+      heads: how each head is made, by name.
+      tasks: what each of them learns.
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
 
@@ -70,19 +82,28 @@ def graft(variants: Variants, head: Head, classes: int, probe: Probe | None = No
             training=replace(variants.training, shape=shape),
             evaluation=replace(variants.evaluation, shape=shape),
         )
-    flattening = heads.flattening(shape, head.pool)
-    variables_of, apply = heads.HEADS[head.kind]
-    shapes = variables_of(flattening.width, classes)
-    joined = Graft(head.name, shapes, partial(heads.flatten, how=flattening.how), apply)
+    said, joined = [], []
+    for task in tasks:
+        flattening = flattening_of(shape, heads[task.name].pool)
+        said.append(flattening.said)
+        joined.append(_joined(task, heads[task.name], flattening))
+    forward = forward_program(variants.evaluation, joined)
     return Model(
-        graft=joined,
+        grafts=tuple(joined),
         feature_shape=shape or (),
-        said=flattening.said,
+        said="; ".join(dict.fromkeys(said)),
         inputs=variants.evaluation.inputs,
         variants=variants,
-        forward=as_function(forward_program(variants.evaluation, joined), ["probabilities", "losses"]),
+        forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
         **_learning(variants, joined),
     )
+
+
+def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
+    variables_of, apply = HEADS[head.kind]
+    target = (tf.int64, (None,)) if task.is_exclusive else (tf.float32, (None, task.outputs))
+    flat = partial(flatten, how=flattening.how)
+    return Graft(task.name, variables_of(flattening.width, task.outputs), flat, apply, LOSSES[task.loss], target=target)
 
 
 def regraft(model: Model, variants: Variants) -> Model:
@@ -92,7 +113,7 @@ def regraft(model: Model, variants: Variants) -> Model:
       UserError: as `graft`.
     """
     variants = _of_one_shape(model, variants)
-    return replace(model, variants=variants, **_learning(variants, model.graft))
+    return replace(model, variants=variants, **_learning(variants, model.grafts))
 
 
 def check_gradients(model: Model, variants: Variants) -> None:
@@ -101,7 +122,7 @@ def check_gradients(model: Model, variants: Variants) -> None:
     Raises:
       UserError: no gradient reaches a variable, TensorFlow refuses the graph.
     """
-    _step(_of_one_shape(model, variants), model.graft)
+    _step(_of_one_shape(model, variants), model.grafts)
 
 
 def _of_one_shape(model: Model, variants: Variants) -> Variants:
@@ -110,19 +131,19 @@ def _of_one_shape(model: Model, variants: Variants) -> Variants:
     return replace(variants, training=replace(variants.training, shape=known.shape), evaluation=known)
 
 
-def _learning(variants: Variants, joined: Graft) -> dict[str, Any]:
+def _learning(variants: Variants, joined: Sequence[Graft]) -> dict[str, Any]:
     """The fields of a model that say what learns."""
     rates, step = _step(variants, joined)
     return {
-        "step": as_function(step, [name for name in step.outputs if name != "logits"]),
+        "step": as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
         "rates": {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         "updated": frozenset(u.variable for u in variants.training.updates),
     }
 
 
-def _step(variants: Variants, joined: Graft) -> tuple[dict[str, float], Program]:
+def _step(variants: Variants, joined: Sequence[Graft]) -> tuple[dict[str, float], Program]:
     """The rates of all that is to learn, and the program of a step."""
-    rates = {**variants.rates(), **{name: 1.0 for name in joined.variables}}
+    rates = {**variants.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
     learning = {name: asked.get(name, True) for name in rates}
@@ -148,6 +169,6 @@ def pair_graph(source: Source, model: Model) -> Any:
         source.tables,
         source.variables,
         source.shapes,
-        model.graft,
+        model.grafts,
         model.feature_shape,
     )

@@ -18,7 +18,7 @@ from finetune.recipe import Data
 from finetune.surgery.source import Kind
 
 Loader = Callable[[Any], Mapping[str, Any]]  # index or indices of examples -> inputs by field
-Batch = tuple[Mapping[str, Any], Any, Any]  # inputs, labels, indices
+Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
 
 def order(step: int, batch_size: int, count: int, seed: int) -> Any:
@@ -39,14 +39,14 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
 def training_batches(
     examples: Examples, load: Loader, start: int, stop: int, batch_size: int, seed: int
 ) -> Iterator[Batch]:
-    """(inputs, labels, indices) of steps `start` to `stop`, each with `batch_size` examples."""
+    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples."""
     steps = tf.data.Dataset.range(start, stop)
     indices = steps.map(lambda step: order(step, batch_size, len(examples), seed))
     return _batches(examples, load, indices, batch_size)
 
 
 def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole: bool) -> Iterator[Batch]:
-    """(inputs, labels, indices) of every example once, in order.
+    """(inputs, targets, indices) of every example once, in order.
 
     The last batch may be short; where only a whole one will do, it is filled up with the last example.
     """
@@ -68,13 +68,15 @@ def probe(examples: Examples, load: Loader, batch_size: int, values: Mapping[str
 
 
 def _batches(examples: Examples, load: Loader, indices: Any, batch_size: int) -> Iterator[Any]:
-    labels = tf.constant(examples.labels)
+    targets = {head: tf.constant(values) for head, values in examples.targets.items()}
+
+    def rows(index: Any) -> Batch:
+        return load(index), {head: tf.gather(values, index) for head, values in targets.items()}, index
+
     if examples.arrays is not None:
-        loaded = indices.map(lambda i: (load(i), tf.gather(labels, i), i), num_parallel_calls=tf.data.AUTOTUNE)
+        loaded = indices.map(rows, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        one = indices.unbatch().map(
-            lambda i: (load(i), labels[i], i), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
+        one = indices.unbatch().map(rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         loaded = one.batch(batch_size)
     return _naming_files(iter(loaded.prefetch(tf.data.AUTOTUNE)), examples, load)
 

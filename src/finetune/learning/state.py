@@ -29,10 +29,11 @@ class State:
     groups: Groups
     pieces: Mapping[str, tuple[str, str]]
 
-    def arguments(self, inputs: Mapping[str, Any], labels: Any, seed: Any = (0, 0)) -> dict[str, Any]:
-        """The arguments of a compiled program: inputs by field, labels, the seed of the step, and the variables."""
+    def arguments(self, inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any = (0, 0)) -> dict[str, Any]:
+        """The arguments of a compiled program: inputs by field, targets by head, the step's seed, the variables."""
         variables = {f"variable/{name}": value for name, value in self.variables().items()}
-        return {**variables, **{f"input/{n}": t for n, t in inputs.items()}, "labels": labels, "seed": seed}
+        given = {f"input/{n}": t for n, t in inputs.items()} | {f"target/{n}": t for n, t in targets.items()}
+        return {**variables, **given, "seed": seed}
 
     def variables(self) -> dict[str, Any]:
         """Every variable of the model by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from finetune.errors import UserError
 from finetune.graph import DTYPES, attr, consumers, data_inputs, read_constant, shape_of
 from finetune.learning.data import Examples, from_arrays
+from finetune.learning.tasks import MANY_CLASSES, NUMBERS
 from finetune.names import node_of
+from finetune.recipe import Head
 from finetune.surgery.source import Source
 
 COUNT = 64  # enough for a few batches and some held out
@@ -23,15 +25,12 @@ _TABLE_LOOKUPS = ("LookupTableFind", "LookupTableFindV2")
 _LOOKUPS = ("Gather", "GatherV2", "ResourceGather")
 
 
-def synthetic(source: Source, classes: int | None, seed: int) -> Examples:
-    """Rows for every input, and labels that have nothing to do with them.
+def synthetic(source: Source, heads: Mapping[str, Head], columns: Mapping[str, str], seed: int) -> Examples:
+    """Rows for every input, and columns for every head that have nothing to do with them.
 
     What is looked up in a table is drawn from its keys, and integers that look something up in a variable stay within
     it; other integers are small and positive, for they may be lengths. Other text is digits.
     """
-    if classes is None:
-        what = "not given, and synthetic data has no classes of its own"
-        raise UserError("recipe", "head.classes", what, "e.g. head.classes=3")
     draw = np.random.default_rng(seed)
     readers = consumers(source.below.nodes)
     rows = {}
@@ -44,7 +43,21 @@ def synthetic(source: Source, classes: int | None, seed: int) -> Examples:
             rows[field] = draw.choice(keys.ravel(), sizes)
         else:
             rows[field] = _values(draw, dtype, sizes, _rows_looked_up(source, readers, tensor))
-    return from_arrays(rows, draw.integers(0, classes, COUNT), classes, "synthetic data")
+    learnt = {columns[name]: _column(draw, head) for name, head in heads.items()}
+    return from_arrays(rows, learnt, "synthetic data")
+
+
+def _column(draw: np.random.Generator, head: Head) -> np.ndarray:
+    if head.loss in NUMBERS:
+        return draw.random((COUNT, 1), np.float32)
+    if head.classes is None:
+        what = "not given, and synthetic data has no classes of its own"
+        raise UserError("recipe", "head.classes", what, "e.g. head.classes=3")
+    return (
+        draw.integers(0, 2, (COUNT, head.classes))
+        if head.loss in MANY_CLASSES
+        else draw.integers(0, head.classes, COUNT)
+    )
 
 
 def _values(draw: np.random.Generator, dtype: int, sizes: tuple[int, ...], limit: int | None) -> np.ndarray:

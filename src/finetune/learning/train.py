@@ -13,7 +13,7 @@ import tensorflow as tf
 from finetune.errors import UserError
 from finetune.learning.state import State
 
-Step = Callable[[int, Mapping[str, Any], Any], float]
+Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, float]]
 
 
 def make_step(
@@ -23,7 +23,7 @@ def make_step(
     share: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
 ) -> Step:
-    """(step, inputs, labels) -> loss; changes the live variables.
+    """(step, inputs, targets) -> losses, `loss` the one that is lessened; changes the live variables.
 
     `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
@@ -45,10 +45,11 @@ def make_step(
             if name.startswith("update/"):
                 state.live[name.partition("/")[2]].assign(value)
 
-    def step(number: int, inputs: Mapping[str, Any], labels: Any) -> float:
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, float]:
         now = tf.random.experimental.stateless_fold_in(run_seed, number)
-        outputs = program(state.arguments(inputs, labels, now))
-        loss = float(outputs["loss"])
+        outputs = program(state.arguments(inputs, targets, now))
+        losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
+        loss = losses["loss"]
         if not np.isfinite(loss):
             raise UserError(
                 "numerics",
@@ -57,8 +58,8 @@ def make_step(
                 "lower train.learning_rate; the checkpoints before this step are whole",
             )
         part = None if share is None else tf.constant(share(number), tf.float32)
-        apply({n: t for n, t in outputs.items() if n not in ("loss", "logits")}, part)
-        return loss
+        apply({n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}, part)
+        return losses
 
     return step
 
@@ -91,7 +92,7 @@ class Actions:
 
 def loop(
     step: Step,
-    batches: Iterator[tuple[Mapping[str, Any], Any, Any]],
+    batches: Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Any]],
     start: int,
     stop: int,
     actions: Actions,
@@ -106,13 +107,13 @@ def loop(
     saved = logged_at = time.monotonic()
     logged = start
     for number in range(start + 1, stop + 1):
-        inputs, labels, _ = next(batches)
-        loss = step(number, inputs, labels)
-        actions.advance(loss)
+        inputs, targets, indices = next(batches)
+        losses = step(number, inputs, targets)
+        actions.advance(losses["loss"])
         now = time.monotonic()
         if number % log_every == 0 or number == stop:
-            rate = (number - logged) * len(labels) / max(now - logged_at, 1e-9)
-            actions.log(number, {"loss": loss, "examples_per_second": rate})
+            rate = (number - logged) * len(indices) / max(now - logged_at, 1e-9)
+            actions.log(number, {**losses, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
         is_last = number == stop

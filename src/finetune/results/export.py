@@ -43,7 +43,7 @@ def make_pair_graph(
     tables: Sequence[Table],
     variables: Sequence[Variable],
     shapes: Mapping[str, Sequence[int]],
-    graft: Graft,
+    grafts: Sequence[Graft],
     shape: Sequence[int | None],
 ) -> Any:
     """The `MetaGraphDef` of the grafted model.
@@ -76,10 +76,11 @@ def make_pair_graph(
         tf.compat.v1.train.import_meta_graph(imported)
         features = plain.get_tensor_by_name(at)
         features.set_shape(shape)
-        with tf.name_scope(f"{graft.scope}/"):
-            head = {n: _variable(n, s) for n, s in graft.shapes.items()}
-            logits = graft.apply(graft.flatten(features), head)
-            tf.nn.softmax(logits, name="probabilities")
+        for graft in grafts:
+            with tf.name_scope(f"{graft.scope}/"):
+                head = {n: _variable(n, s) for n, s in graft.shapes.items()}
+                logits = graft.apply(graft.flatten(features), head)
+                graft.loss.activation(logits, name=graft.loss.output)
         saver = tf.compat.v1.train.Saver(tf.compat.v1.global_variables(), max_to_keep=5)
         exported = tf.compat.v1.train.export_meta_graph(
             graph=plain, saver_def=saver.as_saver_def(), clear_devices=True, strip_default_attrs=True

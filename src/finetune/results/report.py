@@ -24,9 +24,10 @@ from finetune.inspecting.repeats import short
 from finetune.learning.course import Phase, Standing
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
+from finetune.learning.tasks import Task, majority
 from finetune.plan import Plan
 from finetune.reading import metagraph
-from finetune.recipe import Head, Recipe
+from finetune.recipe import Recipe
 from finetune.recipe_files import flat
 from finetune.results.checkpoints import Loaded, write_text
 from finetune.start import Started
@@ -98,24 +99,24 @@ class Report:
             given = {name: value for name, value in values.items() if value not in (None, [], {})}
             api.hparams({n: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for n, v in given.items()})
 
-    def predictions(self, step: int, examples: Examples, found: Evaluation, pictures: Pictures) -> None:
-        """A few held-out images with what the model says of them, in a green frame if it is right, a red one if not."""
+    def predictions(self, step: int, examples: Examples, found: Mapping[str, Evaluation], pictures: Pictures) -> None:
+        """A few held-out images with what each head says of them, in a green frame if it is right, a red one if not."""
         import tensorflow as tf
 
         chosen = [round(i) for i in np.linspace(0, len(examples) - 1, min(len(examples), SHOWN))]
         images = pictures(examples, chosen)
-        rows = ["| image | is | taken for | probability |", "|---|---|---|---|"]
-        with self._writer().as_default(step=step):
-            for place, (index, image) in enumerate(zip(chosen, images, strict=False)):
-                label, guess = (
-                    examples.classes[int(found.labels[index])],
-                    examples.classes[int(found.predictions[index])],
-                )
-                tf.summary.image(f"held-out/{place} {label}", framed(image, label == guess)[np.newaxis])
-                share = found.probabilities[index].max()
-                rows.append(f"| {place} | {label} | {guess} {'' if label == guess else '✗'} | {share:.2f} |")
-            if len(images):
-                tf.summary.text("held-out predictions", "\n".join(rows))
+        for head, judged in found.items():
+            name = "held-out" if len(found) == 1 else f"held-out {head}"
+            rows = ["| image | is | taken for | probability |", "|---|---|---|---|"]
+            with self._writer().as_default(step=step):
+                for place, (index, image) in enumerate(zip(chosen, images, strict=False)):
+                    label, guess = judged.said(judged.targets[index]), judged.said(judged.predictions[index])
+                    right = bool(judged.is_right[index]) if judged.task.classes else None
+                    tf.summary.image(f"{name}/{place} {label}", framed(image, right)[np.newaxis])
+                    share = f"{judged.outputs[index].max():.2f}" if judged.task.classes else ""
+                    rows.append(f"| {place} | {label} | {guess} {'✗' if right is False else ''} | {share} |")
+                if len(images):
+                    tf.summary.text(f"{name} predictions", "\n".join(rows))
 
     def progress(self, start: int, stop: int) -> None:
         """Shows a bar, if there is a terminal to show it on."""
@@ -148,13 +149,13 @@ class Report:
         return self._events
 
 
-def framed(image: np.ndarray, right: bool) -> np.ndarray:
-    """The image in a frame that says whether the model is right; uint8 RGB.
+def framed(image: np.ndarray, right: bool | None) -> np.ndarray:
+    """The image in a frame that says whether the model is right, grey if that is no question; uint8 RGB.
 
     >>> framed(np.zeros((112, 112, 3), np.uint8), True).shape
     (120, 120, 3)
     """
-    colour = np.array((0, 150, 70) if right else (210, 30, 40), np.uint8)
+    colour = np.array({True: (0, 150, 70), False: (210, 30, 40), None: (128, 128, 128)}[right], np.uint8)
     picture = np.empty((image.shape[0] + 8, image.shape[1] + 8, 3), np.uint8)
     picture[:] = colour
     picture[4:-4, 4:-4] = image
@@ -224,10 +225,8 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
     rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in model.variants.fates]
-    rows += [(name, shape, "learns (new)") for name, shape in model.graft.variables.items()]
+    rows += [(name, shape, "learns (new)") for name, shape in model.new_variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
-    counts = np.bincount(plan.training.labels, minlength=plan.classes)
-    classes = ", ".join(f"{name} {count}" for name, count in list(zip(plan.training.classes, counts, strict=True))[:10])
     return [
         *damaged,
         f"device: {started.device}",
@@ -241,9 +240,20 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
         "variables:",
         *variable_table(rows),
         *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
-        f"data: {len(plan.training)} examples to train on ({classes}), {len(plan.held_out)} held out",
+        f"data: {len(plan.training)} examples to train on ({'; '.join(_learnt(plan, task) for task in plan.tasks)}), "
+        f"{len(plan.held_out)} held out",
         *(proof.lines(source.cut) if proof else []),
     ]
+
+
+def _learnt(plan: Plan, task: Task) -> str:
+    """What a head has to learn from: how many examples of each class, or the range of the numbers."""
+    targets = plan.training.targets[task.name]
+    named = f"{task.name}: " if len(plan.tasks) > 1 else ""
+    if not task.classes:
+        return f"{named}{task.outputs} numbers from {targets.min():.4g} to {targets.max():.4g}"
+    counts = np.bincount(targets, minlength=task.outputs) if task.is_exclusive else targets.sum(axis=0)
+    return named + ", ".join(f"{name} {count:.0f}" for name, count in list(zip(task.classes, counts, strict=True))[:10])
 
 
 def _where_weights_lie(source: Source) -> str:
@@ -268,9 +278,9 @@ def _weights(source: Source) -> list[str]:
     return lines
 
 
-def picture(plan: Plan, model: Model, head: Head) -> str:
+def picture(plan: Plan, model: Model) -> str:
     """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
-    source, new = plan.source, model.graft.variables
+    source = plan.source
     reached = {*model.rates, *model.updated}
     fates = [
         f if f.variable.name in reached else replace(f, rate=0.0, why=_told(f, model)) for f in model.variants.fates
@@ -284,13 +294,17 @@ def picture(plan: Plan, model: Model, head: Head) -> str:
         cut=source.cut,
         given=model.said,
         head=[
-            f"{head.name}: {head.kind} → {plan.classes} classes",
-            f"{counted(sum(math.prod(shape) for shape in new.values()))} · learns (new)",
+            *(f"{t.name}: {plan.heads[t.name].kind} → {_outputs(t)}" for t in plan.tasks),
+            f"{counted(sum(math.prod(shape) for shape in model.new_variables.values()))} · learns (new)",
         ],
         barred=source.cut in model.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
     )
     return draw(short(drawn), caption)
+
+
+def _outputs(task: Task) -> str:
+    return f"{task.outputs} {'classes' if task.classes else 'numbers'}"
 
 
 def _told(fate: Fate, model: Model) -> str:
@@ -324,7 +338,7 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
     }
     new = {
         name: {"shape": shape, "key": None, "start": "new", "rate": 1.0, "rule": None, "barriers": (), "why": "learns"}
-        for name, shape in model.graft.variables.items()
+        for name, shape in model.new_variables.items()
     }
     return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
 
@@ -334,7 +348,7 @@ def phase_lines(plan: Plan, model: Model, phase: Phase, standing: Standing) -> l
     if not phase.name:
         return []
     began, train, rates = standing.began[-1], phase.train, sorted(set(model.rates.values()))
-    shapes = {**plan.source.shapes, **model.graft.variables}
+    shapes = {**plan.source.shapes, **model.new_variables}
     learning = [math.prod(shapes[name]) for name in {*model.rates, *model.updated}]
     times = f" × {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f" × {rates[0]:g}" * (rates[0] != 1)
     falling = "" if train.schedule == "constant" else f", {train.schedule}"
@@ -369,14 +383,20 @@ def _shown(value: Any) -> str:
     return str(next(iter(value.values())) if isinstance(value, Mapping) else value)
 
 
-def result(plan: Plan, final: Evaluation | None, folder: Path) -> str:
+def result(plan: Plan, final: Mapping[str, Evaluation] | None, folder: Path) -> str:
     """The one sentence to remember, with what it has to be compared with."""
     if final is None:
         return f"trained for {plan.steps} steps; nothing was held out to evaluate on"
-    untrained = first_evaluation(folder)
-    beside = [f"majority class {plan.held_out.majority:.3f}"]
-    beside += [f"untrained head {untrained['accuracy']:.3f}"] if untrained else []
-    return f"accuracy {final.accuracy:.3f} on {len(plan.held_out)} held-out examples ({', '.join(beside)})"
+    untrained = first_evaluation(folder) or {}
+    told = []
+    for name, found in final.items():
+        measure = "accuracy" if found.task.classes else "mae"
+        named, key = ("", measure) if len(final) == 1 else (f"{name}: ", f"{name}/{measure}")
+        beside = [f"majority class {majority(found.targets):.3f}"] if found.task.is_exclusive else []
+        beside += [f"untrained head {untrained[key]:.3f}"] if key in untrained else []
+        told.append(f"{named}{measure} {found.metrics()[measure]:.3f} ({', '.join(beside)})")
+    (first, _, rest), *others = (line.partition(" (") for line in told)
+    return "; ".join([f"{first} on {len(plan.held_out)} held-out examples ({rest}", *("".join(o) for o in others)])
 
 
 def first_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -390,7 +410,6 @@ def first_evaluation(folder: Path) -> dict[str, Any] | None:
 
 def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
     """Files that tell a stranger how to use the pair: the labels, and what goes in and comes out."""
-    scope = model.graft.scope
     card = {
         "inputs": dict(model.inputs),
         "preprocess": recipe.data.preprocess if recipe.data.kind == "images" else None,
@@ -399,7 +418,18 @@ def beside_the_pair(plan: Plan, model: Model, recipe: Recipe) -> dict[str, str]:
             tensor: value["eval"] if isinstance(value, Mapping) else value for tensor, value in model.feeds.items()
         },
         "cut": plan.source.cut,
-        "outputs": {"logits": f"{scope}/logits:0", "probabilities": f"{scope}/probabilities:0"},
+        "heads": {
+            task.name: {
+                "loss": task.loss,
+                "classes": list(task.classes),
+                "outputs": {"logits": f"{task.name}/logits:0", graft.loss.output: f"{task.name}/{graft.loss.output}:0"},
+            }
+            for task, graft in zip(plan.tasks, model.grafts, strict=True)
+        },
     }
-    labels = "".join(f"{name}\n" for name in plan.training.classes)
-    return {"labels.txt": labels, "model.json": json.dumps(card, indent=2, ensure_ascii=False) + "\n"}
+    with_classes = [task for task in plan.tasks if task.classes]
+    labels = {
+        "labels.txt" if len(with_classes) == 1 else f"labels.{task.name}.txt": "".join(f"{c}\n" for c in task.classes)
+        for task in with_classes
+    }
+    return {**labels, "model.json": json.dumps(card, indent=2, ensure_ascii=False) + "\n"}

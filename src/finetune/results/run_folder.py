@@ -15,7 +15,8 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.plan import Plan
-from finetune.recipe_files import differences
+from finetune.recipe import Recipe
+from finetune.recipe_files import differences, flat
 from finetune.results.checkpoints import write_text
 
 RECIPE = "recipe.yaml"
@@ -68,7 +69,8 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
             what = f"'{path}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
         return RunFolder(path, {}, False)
-    changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml)
+    # A run that is older than a key had what is its default now.
+    changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
     harmful = [c for c in changes if not c[0].startswith(HARMLESS)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
@@ -123,7 +125,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
         "data": {
             "training": len(plan.training),
             "held_out": len(plan.held_out),
-            "classes": list(plan.training.classes),
+            "classes": {task.name: list(task.classes) for task in plan.tasks},
         },
         "digests": plan.digests,
         "proof": asdict(proof) if proof else None,
