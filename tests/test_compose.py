@@ -131,7 +131,7 @@ def test_a_word_sets_its_key_without_a_plus(workdir, word, key, value):
         ("source.path=${packaged:demo/none_such}", "source.path: the package has no asset 'demo/none_such'"),
         ("hydra.nope=3", "hydra.nope: Key 'nope' not in"),
         ("hydra/launcher=nope", "Could not find 'hydra/launcher/nope'"),
-        ("recipe=vgg_2clas", "no recipe named 'vgg_2clas'; did you mean vgg_2class?"),
+        ("recipe=vgg_2clas", "no recipe named 'vgg_2clas'; did you mean vgg_2class"),
         ("recipe=a,b", "recipe: 'a,b' is several values; add --multirun"),
     ],
 )

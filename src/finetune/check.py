@@ -18,7 +18,6 @@ LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engi
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
-METRICS = ("loss", "accuracy")  # of the held-out examples
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -160,7 +159,7 @@ def _until(where: str, until: Until, is_last: bool) -> None:
     _number(f"{where}.step", until.step, least=1)
     _number(f"{where}.epoch", until.epoch, above=0)
     _number(f"{where}.plateau", until.plateau, least=1)
-    _one_of(f"{where}.metric", until.metric, METRICS)
+    _filled(f"{where}.metric", until.metric)
 
 
 def _stop_gradient(where: str, value: Any) -> None:

@@ -78,7 +78,7 @@ class Until:
     step: Optional[int] = None  # both are counted from the beginning of the run
     epoch: Optional[float] = None
     plateau: Optional[int] = None  # so many evaluations in a row, none of them better than the best before
-    metric: str = "loss"  # what a plateau is one of: loss or accuracy of the held-out examples
+    metric: str = "loss"  # of the held-out examples, which a plateau is one of: loss, accuracy …
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.learning.course import Standing, naming, standing_in
+from finetune.learning.course import Standing, check_metrics, naming, standing_in, unreached
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import checkpoints, run_folder
@@ -105,7 +105,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    warnings = doubts.warnings(source, model.variants.evaluation, pretrained)
+    warnings = doubts.warnings(source, model.variants.evaluation, pretrained) + unreached(plan.phases, plan.steps)
     for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
@@ -148,7 +148,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     tell.part = phase.name
     if saved is None:
-        evaluate_at(0)  # the baseline: an untrained head
+        check_metrics(plan.phases, evaluate_at(0))  # the baseline: an untrained head
     tell.progress(start, stop)
     step = start
     while True:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import numpy as np
 from finetune import recipe
 from finetune.errors import UserError
 from finetune.learning.schedules import share
+from finetune.names import did_you_mean
 from finetune.recipe import Train
 from finetune.surgery.source import Source
 from finetune.surgery.variants import Variants, make_variants
 
 _KEYS = {field.name for field in fields(recipe.Phase)}
 _SAVED = "course"  # the scope of the standing in a checkpoint
+_FALLING = ("loss", "mae")  # metrics of which less is better
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Standing:
     """Where a run is in its course: state, for no step number tells when a plateau was found.
 
     `began` has the step after which each phase so far began. Of the phase under way, `best` is the best metric (the
-    least, accuracy with a minus sign), `waited` the number of evaluations since, and `frozen` the digest of the
+    least, or with a minus sign the most), `waited` the number of evaluations since, and `frozen` the digest of the
     variables that it does not change, as they were when it began.
     """
 
@@ -75,7 +78,8 @@ class Standing:
         """After one more evaluation."""
         if phase.patience is None:
             return self
-        value = metrics[phase.metric] if phase.metric == "loss" else -metrics[phase.metric]
+        falls = phase.metric.rpartition("/")[2] in _FALLING
+        value = metrics[phase.metric] if falls else -metrics[phase.metric]
         if value < self.best:
             return replace(self, best=value, waited=0)
         return replace(self, waited=self.waited + 1)
@@ -168,6 +172,27 @@ def _check_end(phase: Phase, before: Sequence[Phase], is_last: bool) -> None:
     if not is_last and phase.last is None and phase.train.schedule != "constant":
         what = f"'{phase.train.schedule}' falls towards the end of the phase, and nobody knows when a plateau comes"
         raise UserError("recipe", f"{phase.key}.schedule", what, "write schedule: constant, or add a step to until")
+
+
+def check_metrics(phases: Sequence[Phase], metrics: Iterable[str]) -> None:
+    """Refuses a plateau of something that an evaluation does not give.
+
+    Raises:
+      UserError: with what it gives.
+    """
+    for phase in phases:
+        if phase.patience is not None and phase.metric not in (known := list(metrics)):
+            what = f"an evaluation gives {', '.join(known)}, and no '{phase.metric}'"
+            raise UserError("recipe", f"{phase.key}.until.metric", what, did_you_mean(phase.metric, known))
+
+
+def unreached(phases: Sequence[Phase], steps: int) -> list[str]:
+    """A line about each phase that a run of so many steps does not come to."""
+    return [
+        f"warning: phase {later.name} is not reached, for the run ends with step {steps} and {before.name} with {before.last}"
+        for before, later in pairwise(phases)
+        if before.last is not None and before.last >= steps and before.patience is None
+    ]
 
 
 @contextmanager
