@@ -170,6 +170,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         )
         if step == stop:
             break
+        tell.line(f"frozen: {len(state.frozen)} variables are bit-identical to what they were when {phase.name} began")
         standing = standing.at(plan.phases, step)
         phase = plan.phases[standing.number]
         tell.part = phase.name

@@ -189,7 +189,7 @@ def check_metrics(phases: Sequence[Phase], metrics: Iterable[str]) -> None:
 def unreached(phases: Sequence[Phase], steps: int) -> list[str]:
     """A line about each phase that a run of so many steps does not come to."""
     return [
-        f"warning: phase {later.name} is not reached, for the run ends with step {steps} and {before.name} with {before.last}"
+        f"warning: phase {later.name} is not reached: the run ends with step {steps}, {before.name} with {before.last}"
         for before, later in pairwise(phases)
         if before.last is not None and before.last >= steps and before.patience is None
     ]
