@@ -17,10 +17,10 @@ SOURCE = ROOT / "src" / "finetune"
 # fmt: off
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts",
-    "check", "recipe_files", "packaged", "keys", "losses", "course", "schedules", "variants", "source", "settle",
-    "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
+    "layout", "repeats", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export", "plan",
+    "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints", "doubts", "check",
+    "recipe_files", "packaged", "keys", "losses", "unfreezing", "layers", "course", "schedules", "variants", "source",
+    "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
     "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
     "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
     "allowed_ops", "output_args", "protos", "tasks", "data", "recipe", "names", "errors",
