@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune.errors import UserError
-from finetune.learning.course import Phase, make_course, with_ends
+from finetune.learning.course import Phase, check_metrics, make_course, with_ends
 from finetune.learning.data import Examples, hold_out, read_examples
+from finetune.learning.evaluate import measured
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, with_targets
 from finetune.reading import metagraph
@@ -59,6 +60,7 @@ def make_plan(recipe: Recipe) -> Plan:
         return math.ceil(epochs * len(training) / recipe.train.batch_size)
 
     phases = with_ends(phases, recipe.phases, steps_in)
+    check_metrics(phases, measured(tasks))
     for phase in phases:
         if phase.patience is not None and not len(held_out):
             what = "a plateau is one of the held-out examples, and there are none"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.learning.course import Standing, check_metrics, naming, standing_in, unreached
+from finetune.learning.course import Standing, naming, standing_in, unreached
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import checkpoints, run_folder
@@ -102,7 +102,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         **run_folder.provenance(plan, recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
     }
-    run_folder.write_record(folder.path, {**record, "status": "running"})
+    record = {**record, "status": "running"}
+    run_folder.write_record(folder.path, record)
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, model.variants.evaluation, pretrained) + unreached(plan.phases, plan.steps)
@@ -148,7 +149,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     tell.part = phase.name
     if saved is None:
-        check_metrics(plan.phases, evaluate_at(0))  # the baseline: an untrained head
+        evaluate_at(0)  # the baseline: an untrained head
     tell.progress(start, stop)
     step = start
     while True:
@@ -175,6 +176,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         phase = plan.phases[standing.number]
         tell.part = phase.name
         model = regraft(model, phase.variants)
+        checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
         state, standing = begin({name: np.asarray(value) for name, value in state.everything(step).items()}, step)
 
     # ---- Write the pair, look at it once more, and say what came out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from finetune.plan import make_plan
 from finetune.reading.weights import read_index, read_tensors
 from finetune.recipe import Train, Until
 from finetune.results import checkpoints
+from finetune.results.run_folder import claim
 from finetune.run import run
 
 # A run that dies leaves its files open.
@@ -194,6 +196,31 @@ def test_an_optimizer_starts_anew_where_another_variable_learns():
         after.restore(left_by(before), begins=False)
 
 
+# ---- what a resume may change
+
+
+@pytest.mark.parametrize(("phases", "harmful"), [("until: {plateau: 2}", True), ("until: {step: 2}", False)])
+def test_evaluations_may_not_change_where_they_end_a_phase(phases, harmful, tmp_path):
+    words = [*WORDS, f"phases=[{{name: a, {phases}}}, {{name: b}}]"]
+    (tmp_path / "recipe.yaml").write_text(compose([*words, "run.dir=x"]).yaml)
+    now = compose([*words, "run.dir=x", "eval.every_steps=2"]).yaml
+    if not harmful:
+        assert claim(tmp_path, now).changed
+        return
+    with pytest.raises(UserError, match=r"eval.every_steps: 1 there, 2 now"):
+        claim(tmp_path, now)
+
+
+def test_a_finished_run_that_goes_on_is_not_finished_until_it_is(composed, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    longer = replace(composed.recipe, train=replace(composed.recipe.train, steps=11))
+    yaml = composed.yaml.replace("steps: 9", "steps: 11")
+    monkeypatch.setattr(checkpoints, "save", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+    killed(replace(composed, recipe=longer, yaml=yaml), tmp_path / "run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "running"
+    assert not claim(tmp_path / "run", yaml).is_finished
+
+
 # ---- refused before the first step
 
 
@@ -352,3 +379,9 @@ def test_a_plateau_is_one_of_something_that_is_measured():
     check_metrics([phase(metric="auc")], [])
     with pytest.raises(UserError, match="no 'acuracy'; did you mean accuracy"):
         check_metrics([phase(patience=1, metric="acuracy", key="phases[0]")], ["loss", "accuracy"])
+
+
+def test_a_metric_that_no_evaluation_gives_is_refused_before_the_first_step(composed):
+    phases = "{name: a, until: {plateau: 2, metric: mae}}, {name: b}"
+    message = "phases[0].until.metric: an evaluation gives loss, accuracy, and no 'mae'"
+    assert message in refusal(composed, phases)

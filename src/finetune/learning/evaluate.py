@@ -77,3 +77,11 @@ def metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
         return next(iter(evaluations.values())).metrics()
     found = {f"{name}/{key}": value for name, e in evaluations.items() for key, value in e.metrics().items()}
     return {"loss": sum(value for key, value in found.items() if key.endswith("/loss")), **found}
+
+
+def measured(tasks: Sequence[Task]) -> list[str]:
+    """The names of the metrics that an evaluation gives."""
+    nothing = {task.name: np.zeros((1, task.outputs), np.float32) for task in tasks}
+    targets = {task.name: np.zeros(1, np.int64) if task.is_exclusive else nothing[task.name] for task in tasks}
+    zero = np.zeros(1, np.float32)
+    return list(metrics({t.name: Evaluation(t, targets[t.name], nothing[t.name], zero) for t in tasks}))
