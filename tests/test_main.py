@@ -39,8 +39,8 @@ def test_list_says_what_each_recipe_does(workdir, capsys):
     Path("recipes/mine.yaml").write_text("# My own.\n")
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "mine        My own.\n" in out
-    assert "vgg_2class  Cut a VGG at fc7" in out
+    assert ["mine", "My", "own."] in [line.split() for line in out.splitlines()]
+    assert ["vgg_2class", "Cut", "a"] in [line.split()[:3] for line in out.splitlines()]
 
 
 @pytest.mark.parametrize("verb", [[], ["train"]])

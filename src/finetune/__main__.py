@@ -25,6 +25,7 @@ examples:
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml
   python -m finetune inspect vgg16.ckpt --picture vgg16.svg --cut fc7
   python -m finetune export runs/vgg_2class --to savedmodel
+  python -m finetune inspect vgg16.ckpt --recipe mine.yaml --cut fc7 --phases 3
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.

@@ -13,7 +13,7 @@ from finetune.learning.augment_keys import settle
 from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Data, Head, Recipe, named_heads
+from finetune.recipe import Data, Head, Phase, Recipe, Until, named_heads
 
 DATA_KINDS = ("images", "arrays", "tfrecord", "csv", "tfds", "python", "synthetic")
 NAMED_KINDS = ("tfrecord", "csv", "tfds", "python")  # those that data.columns is for
@@ -67,8 +67,8 @@ def check(recipe: Recipe) -> None:
     _trust(recipe.source.trust)
     _rename(recipe.source.rename)
     _patterns("source.allow_missing", recipe.source.allow_missing)
-    _stop_gradient(recipe.stop_gradient)
-    _learn(recipe.learn)
+    _stop_gradient("stop_gradient", recipe.stop_gradient)
+    _learn("learn", recipe.learn)
     _learn_decay(recipe.learn_decay)
     _patterns("lora.match", recipe.lora.match)
     _number("lora.rank", recipe.lora.rank, least=1)
@@ -103,6 +103,9 @@ def check(recipe: Recipe) -> None:
     _between("train.plateau.factor", recipe.train.plateau.factor)
     _number("train.stop_early", recipe.train.stop_early, least=1)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
+    for number, phase in enumerate(recipe.phases):
+        _phase(f"phases[{number}]", phase, [before.name for before in recipe.phases[:number]])
+        _until(f"phases[{number}].until", phase.until, is_last=number == len(recipe.phases) - 1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
     metrics.check(recipe.eval.metrics, [head.loss for head in named_heads(recipe).values()])
@@ -223,16 +226,46 @@ def _trust(value: Any) -> None:
         raise UserError("recipe", "source.trust", f"{value!r} is not true, false or a list of ops", "e.g. [DecodePng]")
 
 
-def _stop_gradient(value: Any) -> None:
+def _phase(where: str, phase: Phase, before: list[str]) -> None:
+    _filled(f"{where}.name", phase.name)
+    if phase.name in before:
+        raise UserError("recipe", f"{where}.name", f"there is a phase '{phase.name}' before", "name it otherwise")
+    if phase.stop_gradient is not None:
+        _stop_gradient(f"{where}.stop_gradient", phase.stop_gradient)
+    _learn(f"{where}.learn", phase.learn or [])
+    _number(f"{where}.learning_rate", phase.learning_rate, above=0)
+    _number(f"{where}.warmup_steps", phase.warmup_steps, least=0)
+    _one_of(f"{where}.schedule", phase.schedule or "constant", DECAYS)
+    _one_of(f"{where}.optimizer", phase.optimizer or "adam", OPTIMIZERS)
+
+
+def _until(where: str, until: Until, is_last: bool) -> None:
+    ends = [until.step, until.epoch, until.plateau]
+    if is_last and ends != [None] * 3:
+        raise UserError("recipe", where, "the last phase goes on to the end of the run", "use train.steps for it")
+    if not is_last and ends == [None] * 3:
+        raise UserError(
+            "recipe", where, "nothing ends this phase", "add e.g. until: {epoch: 2}, {step: 100}, {plateau: 3}"
+        )
+    if until.step is not None and until.epoch is not None:
+        raise UserError("recipe", where, "both step and epoch are given", "take one back")
+    _number(f"{where}.step", until.step, least=1)
+    _number(f"{where}.epoch", until.epoch, above=0)
+    _number(f"{where}.plateau", until.plateau, least=1)
+    if until.metric is not None:
+        _filled(f"{where}.metric", until.metric)
+
+
+def _stop_gradient(where: str, value: Any) -> None:
     tensors = isinstance(value, list) and all(isinstance(tensor, str) for tensor in value)
     if not (isinstance(value, bool) or tensors):
         what = f"{value!r} is not true, false or a list of tensors"
-        raise UserError("recipe", "stop_gradient", what, "e.g. [pool4:0]")
+        raise UserError("recipe", where, what, "e.g. [pool4:0]")
 
 
-def _learn(rules: list[Any]) -> None:
+def _learn(key: str, rules: list[Any]) -> None:
     for number, rule in enumerate(rules):
-        where = f"learn[{number}]"
+        where = f"{key}[{number}]"
         if not (isinstance(rule, list) and len(rule) == 2 and isinstance(rule[0], str)):
             raise UserError("recipe", where, f"{rule!r} is no pair of a regex and a rate", 'e.g. ["conv5/.*", 0.1]')
         pattern, rate = rule

@@ -22,11 +22,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigKeyError,
+    ConfigTypeError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from finetune import keys, packaged, recipe_files
 from finetune.check import check
 from finetune.errors import UserError
+from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
@@ -262,6 +269,11 @@ def _explained(error: Exception, file: str = "") -> UserError:
         return UserError("recipe", file or "recipe", _first_line(error))
     key = cause.full_key
     wanted, what = keys.wanted(key), _first_line(cause)
+    if isinstance(cause, ConfigKeyError) and dataclasses.is_dataclass(cause.object_type):
+        known = [field.name for field in dataclasses.fields(cause.object_type)]
+        group = cause.object_type.__name__.lower()
+        where, what = file or "phases", f"'{cause.key}' is no key of {group}"
+        return UserError("recipe", where, what, did_you_mean(str(cause.key), known) or f"known are {', '.join(known)}")
     if isinstance(cause, InterpolationResolutionError):
         what = what.rpartition("raised while resolving interpolation: ")[2].strip('"')
     elif wanted and isinstance(cause, ConfigTypeError):

@@ -26,7 +26,7 @@ class UserError(Exception):
     """
 
     def __init__(self, code: str, where: str, what: str, todo: str = "", *more: str):
-        self.code, self.where, self.what, self.todo = code, where, what, todo
+        self.code, self.where, self.what, self.todo, self.more = code, where, what, todo, more
         self.status = STATUS[code]
         first = f"error[{code}] {where}: {what}" + (f"; {todo}" if todo else "")
         super().__init__("\n".join(printable(_shortened(line)) for line in (first, *more)[:MAX_LINES]))

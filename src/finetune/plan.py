@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from finetune.errors import UserError, shortlist
 from finetune.graph import FLOATS, UINT8, dtype_name
+from finetune.learning.course import Phase, check_metrics, make_course, with_ends
 from finetune.learning.data import Examples, grouped, hold_out
+from finetune.learning.evaluate import measured
 from finetune.learning.kinds import read_examples
-from finetune.learning.monitor import Rules, goal_of
-from finetune.learning.schedules import share
+from finetune.learning.monitor import Rules, goal_of, value_of
 from finetune.learning.synthetic import synthetic
 from finetune.learning.tasks import Task, make_task, weighed, with_targets
 from finetune.names import node_of, tensor_name
@@ -21,7 +22,6 @@ from finetune.reading import metagraph
 from finetune.reading.settle import Wishes
 from finetune.recipe import Head, Recipe, Train, named_heads
 from finetune.surgery.source import Source, read_source, resized
-from finetune.surgery.variants import Variants, make_variants
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Plan:
     """The source, what learns of it, the examples, and how long it takes."""
 
     source: Source
-    variants: Variants
+    phases: tuple[Phase, ...]
     training: Examples
     held_out: Examples
     heads: Mapping[str, Head]
@@ -39,17 +39,19 @@ class Plan:
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
     old_head: Source | None = None  # the source cut at its own head, where the recipe names it
 
-    def share_of_rate(self, train: Train, left: Callable[[], float]) -> Callable[[int], float] | None:
-        """The share of the learning rate that a step takes, of what is left of it; None if all take the whole."""
-        if train.schedule == "constant" and not train.warmup_steps and train.on_nan == "stop":
-            return None
-        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps) * left()
-
     def rules(self, recipe: Recipe) -> Rules:
-        """What is concluded from evaluations."""
+        """What is concluded from evaluations; the rate falls only in phases with the schedule `plateau`."""
         goal = goal_of(recipe.eval.metric, recipe.eval.goal)
-        wait = recipe.train.plateau.patience if recipe.train.schedule == "plateau" else None
-        return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, wait, recipe.train.plateau.factor)
+        plateau = recipe.train.plateau
+        return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, plateau.patience, plateau.factor)
+
+    def moving(self) -> set[str]:
+        """The variables of the source that some phase may change."""
+        return {name for phase in self.phases for name in phase.variants.moving()}
+
+    def l2_sp(self, train: Train, learning: Collection[str]) -> float | None:
+        """How strongly what learns is drawn to the source; None in a phase in which nothing of the source learns."""
+        return train.l2_sp if len(self.phases) == 1 or self.moving() & set(learning) else None
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""
@@ -66,25 +68,38 @@ def make_plan(recipe: Recipe) -> Plan:
     heads = named_heads(recipe)
     for name in heads:
         _check_scope(source, name)
-    variants = make_variants(source, recipe.stop_gradient, recipe.learn, recipe.learn_decay, recipe.lora)
+    words = recipe.stop_gradient, recipe.learn, recipe.train, recipe.learn_decay, recipe.lora
+    phases = make_course(recipe.phases, source, *words)
+    if len({tuple(a.variable for a in phase.variants.adapters) for phase in phases}) > 1:
+        what = "not every phase has the same matrices to learn beside, for their barriers differ"
+        raise UserError("recipe", "lora.match", what, "leave stop_gradient out of the phases")
     _check_mixing(source, recipe.train)
-    if recipe.distill.tensor is not None and not (variants.rates() or variants.adapters):
+    if recipe.distill.tensor is not None and not any(p.variants.rates() or p.variants.adapters for p in phases):
         what = "nothing that the old logits depend on learns, so they stay as they are"
         raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
     tasks, training, held_out = _examples(source, recipe, heads)
-    _check_watched(recipe.train, len(held_out))
-    steps = recipe.train.steps
-    if steps is None:
-        steps = math.ceil((recipe.train.epochs or 0) * len(training) / recipe.train.batch_size)
+    _check_watched(phases, recipe.train, len(held_out))
+
+    def steps_in(epochs: float) -> int:
+        return math.ceil(epochs * len(training) / recipe.train.batch_size)
+
+    phases = with_ends(phases, recipe.phases, steps_in, recipe.eval.metric, recipe.eval.goal)
+    if waits := [p for p in phases if p.patience is not None and not len(held_out)]:
+        what = "a plateau is one of the held-out examples, and there are none"
+        raise UserError("recipe", f"{waits[0].key}.until.plateau", what, "add data.holdout=0.2 or data.eval_path=…")
+    given = measured(tasks, recipe.eval.metrics)
+    check_metrics(phases, given)
+    if len(held_out):
+        value_of(recipe.eval.metric, dict.fromkeys(given, 0.0))
     return Plan(
         source=source,
-        variants=variants,
+        phases=phases,
         training=training,
         held_out=held_out,
         heads=heads,
         tasks=tasks,
         members=_members(training, tasks) if recipe.data.balance == "sampling" else None,
-        steps=steps,
+        steps=steps_in(recipe.train.epochs or 0) if recipe.train.steps is None else recipe.train.steps,
         digests={
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
@@ -183,12 +198,9 @@ def _check_mixing(source: Source, train: Train) -> None:
             raise UserError("recipe", "train.mixup, train.cutmix", what, "leave them out")
 
 
-def _check_watched(train: Train, held_out: int) -> None:
-    asked = [
-        key
-        for key, wanted in (("train.stop_early", train.stop_early), ("train.schedule", train.schedule == "plateau"))
-        if wanted
-    ]
+def _check_watched(phases: Sequence[Phase], train: Train, held_out: int) -> None:
+    asked = [f"{p.key or 'train'}.schedule" for p in phases if p.train.schedule == "plateau"]
+    asked += ["train.stop_early"] * (train.stop_early is not None)
     if asked and not held_out:
         raise UserError("recipe", asked[0], "there is no evaluation to go by: nothing is held out", "see data.holdout")
 

@@ -158,6 +158,31 @@ class Train:
 
 
 @dataclass
+class Until:
+    """What ends a phase; of several that are given, whichever comes first."""
+
+    step: Optional[int] = None  # both are counted from the beginning of the run
+    epoch: Optional[float] = None
+    plateau: Optional[int] = None  # so many evaluations in a row, none of them better than the best before
+    metric: Optional[str] = None  # of the held-out examples, which a plateau is one of; None: eval.metric
+
+
+@dataclass
+class Phase:
+    """A part of the training. What it does not say is as in the rest of the recipe, but for `until`."""
+
+    name: str = MISSING
+    until: Until = field(default_factory=Until)  # the last phase has none: it goes on to the end of the run
+    stop_gradient: Any = None
+    learn: Optional[list[Any]] = None
+    learning_rate: Optional[float] = None
+    schedule: Optional[str] = None  # over the steps of the phase
+    warmup_steps: Optional[int] = None
+    optimizer: Optional[str] = None
+    optimizer_args: Optional[dict[str, Any]] = None  # None: train's where the optimizer is train's, none otherwise
+
+
+@dataclass
 class Eval:
     """When the held-out examples are looked at; always once before step 1 and once at the end."""
 
@@ -208,6 +233,7 @@ class Recipe:
     distill: Distill = field(default_factory=Distill)
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
+    phases: list[Phase] = field(default_factory=list)  # parts of the training, in their order; [] is one for all of it
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     run: Run = field(default_factory=Run)

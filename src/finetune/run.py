@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from finetune.learning import monitor
+from finetune.learning.course import Standing, naming, standing_in, unreached
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import checkpoints, run_folder
@@ -37,13 +42,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     # ---- From here on it takes TensorFlow, and the seconds to import it.
     started = start_tensorflow()
     from finetune.engine import lora
-    from finetune.engine.graft import OLD, graft, pair_graph
+    from finetune.engine.graft import OLD, check_gradients, graft, pair_graph, regraft
     from finetune.engine.heads import initial_values
     from finetune.engine.old_head import make_old_head
     from finetune.engine.proof import prove
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
-    from finetune.learning import baselines, batches, duplicates, monitor
+    from finetune.learning import baselines, batches, duplicates
     from finetune.learning.augment_keys import settle
     from finetune.learning.data import Examples
     from finetune.learning.distill import with_old_logits
@@ -51,41 +56,68 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.learning.evaluate import Evaluation, evaluate, losses_of, metrics
     from finetune.learning.l2_sp import anchors, penalised
     from finetune.learning.mixing import make_mixing
-    from finetune.learning.state import check_frozen, digest, make_state
+    from finetune.learning.optimizers import make
+    from finetune.learning.state import State, as_saved, check_frozen, digest, make_state, saved_keys
     from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step, seed_of
     from finetune.results import damage, export, findings, report
-    from finetune.results.rollback import persistent, roll_back
+    from finetune.results.rollback import persistent
     from finetune.surgery import doubts
 
-    # ---- Graft: source and head become pure functions of inputs and variables.
+    # ---- init from the source, or resume from our own last save, in the phase that it was in.
     pretrained = read_values(source, recipe.run.seed, recipe.source.allow_nonfinite)
+    pieces = source.pieces()
+    load_newest = partial(checkpoints.load_newest, folder.checkpoints, STEM, saved_keys(pretrained, pieces))
+    saved = load_newest()
+    start = 0 if saved is None else saved.step
+    rules = plan.rules(recipe)
+    is_over = saved is not None and monitor.ends(monitor.watch_in(saved.values), rules)  # by an evaluation
+    stop = start if is_over else max(start, plan.steps)
+    standing = Standing() if saved is None else standing_in(saved.values)
+    standing = standing if is_over else standing.at(plan.phases, start)
+    phase = plan.phases[standing.number]
+
+    # ---- Graft: source and head become pure functions of inputs and variables.
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
     probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
-    sized = check_sizes(source, plan.variants.evaluation, plan.variants.feeds, probe()) if source.is_resized else []
+    sized = check_sizes(source, phase.variants.evaluation, phase.variants.feeds, probe()) if source.is_resized else []
     distill = recipe.distill if recipe.distill.tensor is not None else None
     mixing = make_mixing(recipe.train.mixup, recipe.train.cutmix, plan.tasks)
-    model = graft(plan.variants, plan.heads, plan.tasks, probe, distill, mixed=mixing is not None)
+    with naming(phase.key):
+        model = graft(phase.variants, plan.heads, plan.tasks, probe, distill, mixed=mixing is not None)
+    for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
+        with naming(later.key):
+            check_gradients(model, later.variants)
+            make(later.train.optimizer, later.train.learning_rate, later.train.optimizer_args)
     old_head = plan.old_head and make_old_head(plan.old_head, recipe.run.seed, recipe.source.allow_nonfinite, probe())
+    heads, reused = with_old_rows(initial_values(model.new_variables, recipe.run.seed), plan.tasks, plan.heads, source)
+    fresh = heads | lora.initial_values(model.adapters, recipe.run.seed)
 
-    # ---- init from the source, or resume from our own last save.
-    fresh, reused = with_old_rows(initial_values(model.new_variables, recipe.run.seed), plan.tasks, plan.heads, source)
-    drawn = anchors(model.rates, pretrained, fresh, recipe.train.l2_sp, recipe.train.l2_head)
-    fresh |= lora.initial_values(model.adapters, recipe.run.seed)
-    state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
-    certificate = digest({name: pretrained[name] for name in state.frozen})
-    saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
-    if saved is not None:
-        state.restore(saved.values)
-    rules = plan.rules(recipe)
-    start = 0 if saved is None else saved.step
-    stop = start if monitor.ends(state.watch, rules) else max(start, plan.steps)
+    def begin(values: Mapping[str, Any], step: int) -> tuple[State, Standing]:
+        """What the phase under way works on, from all that there is when it begins or goes on."""
+        begins = step == standing.began[-1]
+        variables = {name: values[name] for name in (*pretrained, *fresh)}
+        with naming(phase.key):
+            state = make_state(variables, model.rates, model.updated, pieces, phase.train)
+        state.restore(values, begins)
+        if begins:
+            state.conclude(monitor.anew(state.watch))
+        frozen = standing.frozen if standing.frozen and not begins else digest(state.frozen)
+        check_frozen(state.frozen, frozen)
+        return state, replace(standing, frozen=frozen)
+
+    def values_of(saved: checkpoints.Loaded | None) -> dict[str, Any]:
+        """All that there is in a checkpoint, or at step 0; what no phase changes is the source's."""
+        never = {name: pretrained[name] for name in pretrained.keys() - plan.moving()}
+        return {**pretrained, **fresh, **(as_saved(saved.values, pieces) if saved else {}), **never}
+
+    state, standing = begin(values_of(saved), start)
 
     # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
     proof = None
     if saved is None:
         inputs = batches.first_inputs(plan.training, load_training, source.probe_size)
-        proof = prove(source, plan.variants, state.variables(), inputs)
+        proof = prove(source, model.variants, state.variables(), inputs)
 
     # ---- The run folder, and the first lines of what is told.
     run_folder.prepare(folder, recipe_yaml)
@@ -95,10 +127,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         **run_folder.provenance(plan, recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
     }
-    run_folder.write_record(folder.path, {**record, "status": "running"})
+    record = {**record, "status": "running"}
+    run_folder.write_record(folder.path, record)
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
-    warnings = doubts.warnings(source, plan.variants.evaluation, pretrained)
+    warnings = doubts.warnings(source, model.variants.evaluation, pretrained) + unreached(plan.phases, plan.steps)
     warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
     for line in [*report.opening(plan, model, saved, started, proof), *state.said, *sized, *reused, *warnings]:
         tell.line(line)
@@ -109,7 +142,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
         checkpoints.write_bytes(folder.checkpoints / f"{STEM}.meta", meta.SerializeToString())
 
-    # ---- Train.
+    # ---- Train, one phase after the other; where a recipe names none, there is one.
     def in_order(examples: Examples, load: batches.Loader) -> Iterator[batches.Batch]:
         size = recipe.eval.batch_size or recipe.train.batch_size
         return batches.evaluation_batches(examples, load, size, whole=source.batch_size is not None)
@@ -137,16 +170,18 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     def write_pair(place: Path, evaluated: Mapping[str, float]) -> None:
         beside = report.beside_the_pair(plan, model, recipe, evaluated)
-        export.write_pair(place, meta, lora.merged(model.adapters, state.variables()), state.pieces, beside)
+        export.write_pair(place, meta, lora.merged(model.adapters, state.variables()), pieces, beside)
 
     def evaluate_at(step: int) -> bool:
+        """Whether the phase under way, or all, is over."""
+        nonlocal standing
         if not len(plan.held_out):
-            return False
+            return standing.is_over(phase, step)
         evaluated = held_out_now()
         found = metrics(evaluated, recipe.eval.metrics)
         value = monitor.value_of(recipe.eval.metric, found)
         before = state.watch
-        now = monitor.seen(before, rules, step, value) if step else before  # an untrained head is no result
+        now = monitor.seen(before, rules_now(), step, value) if step else before  # an untrained head is no result
         is_best = step > 0 and now.best_step == step
         tell.scalars("eval", step, found, "  (best so far)" if is_best else "")
         tell.predictions(step, plan.held_out, evaluated, batches.pictures)
@@ -155,19 +190,24 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
             write_pair(folder.best, {"step": step, **found})
         state.conclude(now)
         if now.falls > before.falls:
-            tell.line(f"plateau: from here on at {monitor.share_of_rate(now, rules):g} of the learning rate")
-        return monitor.ends(now, rules)
+            tell.line(f"plateau: from here on at {monitor.share_of_rate(now, rules_now()):g} of the learning rate")
+        standing = standing.seen(phase, found) if step else standing
+        return monitor.ends(now, rules) or standing.is_over(phase, step)
+
+    def rules_now() -> monitor.Rules:
+        return rules if phase.train.schedule == "plateau" else replace(rules, plateau=None)
 
     def save_at(step: int) -> None:
         sound(step)
-        check_frozen(state.frozen, certificate)
+        check_frozen(state.frozen, standing.frozen)
         retention = checkpoints.Retention(recipe.checkpoint.keep, recipe.checkpoint.keep_every_hours)
         tensors = state.everything(step) | lora.merged(model.adapters, state.variables())
-        checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, state.pieces, retention, time.time())
+        tensors |= standing.tensors() if recipe.phases else {}
+        checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, pieces, retention, time.time())
         tell.line(f"saved step {step}")
 
     def log_at(step: int, found: Mapping[str, float]) -> None:
-        changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
+        changing = {} if share is None else {"learning_rate": phase.train.learning_rate * share(step)}
         tell.scalars("train", step, {**found, **changing})
 
     def batches_of(start: int, stop: int) -> Iterator[batches.Batch]:
@@ -176,38 +216,71 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         )
         return made if model.teacher is None else with_old_logits(made, model.teacher, pretrained, OLD)
 
+    def move_to(values: Mapping[str, Any], step: int) -> None:
+        """Begins the phase in which `standing` is, or goes on with it."""
+        nonlocal phase, model, state, standing
+        if phase is not plan.phases[standing.number]:
+            phase = plan.phases[standing.number]
+            model = regraft(model, phase.variants)
+            checkpoints.write_text(folder.path / report.PICTURE, report.picture(plan, model))
+        tell.part = phase.name
+        state, standing = begin(values, step)
+
     def go_back(bad: NonFinite) -> int:
-        back = roll_back(folder.checkpoints, STEM, state) if recipe.train.on_nan == "rollback" else None
+        nonlocal standing
+        before = state.watch
+        back = load_newest() if recipe.train.on_nan == "rollback" and before.rollbacks < monitor.RETRIES else None
         if back is None:
             at = bad.step - 1, bad.step
             inputs, targets, indices = next(batches_of(*at))
             first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
             # Each example by itself: neither varied nor mixed with another.
-            inputs, targets, _ = next(
-                batches.training_batches(plan.training, load_training, *at, *portion, plan.members)
-            )
+            plain = batches.training_batches(plan.training, load_training, *at, *portion, plan.members)
+            inputs, targets, _ = next(plain)
             losses = losses_of(model.forward(state.arguments(inputs, targets)), plan.tasks)
             sources = [plan.training.sources[int(i)] for i in indices]
-            raise damage.refusal(bad.step, bad.what, first, losses, sources, state.watch.rollbacks) from bad
-        share = monitor.share_of_rate(state.watch, rules)
-        tell.rollback(state.watch.rollbacks, back, bad.step, bad.what, share)
-        return back
+            raise damage.refusal(bad.step, bad.what, first, losses, sources, before.rollbacks) from bad
+        # Nothing is saved: a run that is killed before its next save comes to the same step with the same bits, and
+        # goes back once more. Every checkpoint is finite, for a state that is not is never saved.
+        standing = standing_in(back.values).at(plan.phases, back.step)
+        move_to(values_of(back), back.step)
+        state.conclude(monitor.rolled_back(state.watch, before))
+        share = monitor.share_of_rate(state.watch, rules_now())
+        tell.rollback(state.watch.rollbacks, back.step, bad.step, bad.what, share)
+        return back.step
 
-    def train_from(start: int) -> int:
-        return loop(
-            step,
-            batches_of(start, stop),
-            start,
-            stop,
-            Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
-            log_every=recipe.train.log_every_steps,
-            evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
-            checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
-        )
+    def train_from(step: int) -> int:
+        nonlocal record, share, standing
+        while True:
+            record = {**record, **report.phase_record(record, plan, model, phase, standing)}
+            run_folder.write_record(folder.path, record)
+            for line in report.phase_lines(plan, model, phase, standing):
+                tell.line(line)
+            left = lambda: monitor.share_of_rate(state.watch, rules_now())  # noqa: E731
+            share = phase.share_of_rate(standing.began[-1], plan.steps, left)
+            drawn = anchors(model.rates, pretrained, heads, plan.l2_sp(recipe.train, model.rates), recipe.train.l2_head)
+            end = stop if phase.last is None else min(stop, phase.last)
+            step = loop(
+                make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm),
+                batches_of(step, end),
+                step,
+                end,
+                Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
+                log_every=recipe.train.log_every_steps,
+                evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+                checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+            )
+            if step == stop or monitor.ends(state.watch, rules):
+                return step
+            count = len(state.frozen)
+            tell.line(f"frozen: {count} variables are bit-identical to what they were when {phase.name} began")
+            standing = standing.at(plan.phases, step)
+            move_to({name: np.asarray(value) for name, value in state.everything(step).items()}, step)
 
-    share = plan.share_of_rate(recipe.train, lambda: monitor.share_of_rate(state.watch, rules))
+    share: Callable[[int], float] | None = None
     varied = settle(recipe.data.augment, recipe.data.kind) is not None
     portion = recipe.train.batch_size, recipe.run.seed
+    tell.part = phase.name
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
         affordable = plan.steps * recipe.train.batch_size  # a probe costs no more than the training
@@ -221,24 +294,27 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         if recipe.train.on_nan == "rollback":
             save_at(0)
     tell.progress(start, stop)
-    step = make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm)
     last = persistent(train_from, go_back, start)
 
     # ---- Write the pair, look at it once more, and say what came out.
     final = held_out_now() if len(plan.held_out) else {}
     numbers = metrics(final, recipe.eval.metrics) if final else {}
     write_pair(folder.model, {"step": last, **numbers} if final else {})
-    untouched = state.frozen.keys() - {adapter.variable for adapter in model.adapters}
+    merged = {adapter.variable for adapter in model.adapters}
+    untouched = pretrained.keys() - plan.moving() - merged
     certificate = digest({name: pretrained[name] for name in untouched})
     for pair in (folder.model, folder.best):
         if pair.exists():
-            check_frozen(export.read_back(pair, untouched, state.pieces), certificate)
+            check_frozen(export.read_back(pair, untouched, pieces), certificate)
+    check_frozen(state.frozen, standing.frozen)
+    still = state.frozen.keys() - merged
+    check_frozen(export.read_back(folder.model, still, pieces), digest({name: state.frozen[name] for name in still}))
     earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
-    heads = findings.judge(final, recipe.eval.metrics, recipe.run.seed, earlier)
+    judged = findings.judge(final, recipe.eval.metrics, recipe.run.seed, earlier)
     moved = drift_now() if final else None
-    findings.write(folder.path, last, heads, final, plan.held_out.sources, moved)
+    findings.write(folder.path, last, judged, final, plan.held_out.sources, moved)
     best = report.best(state.watch, recipe.eval.metric, folder.best)
-    result = findings.sentence(heads, len(plan.held_out), last) + report.best_elsewhere(best, last)
+    result = findings.sentence(judged, len(plan.held_out), last) + report.best_elsewhere(best, last)
     if last < plan.steps:
         waited = f"{rules.stop_early} evaluations without progress of {recipe.eval.metric}"
         tell.line(f"stopped early at step {last}: {waited}")
@@ -246,10 +322,10 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
     tell.line(f"pair: {folder.model / 'model.meta'}")
     tell.line(f"result: {result}")
-    for line in [*findings.hints(heads), *([moved.told()] if moved else [])]:
+    for line in [*findings.hints(judged), *([moved.told()] if moved else [])]:
         tell.line(line)
     done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
-    done["intervals"] = findings.intervals(heads)
+    done["intervals"] = findings.intervals(judged)
     run_folder.write_record(folder.path, {**record, **done})
     tell.close()
     return 0

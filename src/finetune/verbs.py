@@ -15,9 +15,11 @@ from finetune.inspecting.feeding import BATCH_SIZE, Tensor, why_refused
 from finetune.inspecting.inspect import Cut, Inspection, Sliced, inspect, sliced
 from finetune.inspecting.picture import Caption, draw, note
 from finetune.inspecting.repeats import short
+from finetune.inspecting.unfreezing import as_yaml, unfreezing
 from finetune.names import unused
 from finetune.results.checkpoints import write_text
 
+STEPS = 200  # of a new recipe
 _LISTED = 8  # of a long list, so that a table fits on a screen
 _NAME_WIDTH = 56
 _BESIDE = "*"  # other data passes beside the cut
@@ -26,16 +28,23 @@ _BESIDE = "*"  # other data passes beside the cut
 def show(words: list[str]) -> int:
     """Prints what a pair is, and writes a recipe for it if asked."""
     options = _options(words)
-    found = inspect(options.path)
+    found = inspect(options.path, options.cut if options.recipe else None)
+    phases = ""
+    if options.phases is not None:
+        below = sliced(options.path, options.cut or (found.cuts[0].tensor if found.cuts else None))
+        phases = as_yaml(unfreezing(below.diagram, options.phases, STEPS))
     if options.recipe and not found.cuts:
         what = "no tensor of the graph depends on both data and variables, so there is nothing to cut"
         raise UserError("source", options.path, what, "name a cut in a recipe of your own")
     if options.recipe:
-        _write(Path(options.recipe), recipe(found, options.recipe))
+        _write(Path(options.recipe), recipe(found, options.recipe) + (f"\n{phases}" if phases else ""))
     if options.picture:
         drawing = picture(sliced(options.path, options.cut))
         Path(options.picture).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(options.picture), drawing)
+    if phases and not options.recipe:
+        print(phases, end="")
+        return 0
     print(as_json(found) if options.json else table(found))
     if options.recipe and not options.json:
         print(f"recipe: {printable(options.recipe)}")
@@ -46,7 +55,7 @@ def show(words: list[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        todo = "write inspect PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg [--cut TENSOR]]"
+        todo = "write inspect PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg] [--phases N] [--cut TENSOR]"
         raise UserError("recipe", "inspect", message, todo)
 
 
@@ -57,15 +66,17 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", metavar="OUT.yaml")
     parser.add_argument("--picture", metavar="OUT.svg")
     parser.add_argument("--cut", metavar="TENSOR")
+    parser.add_argument("--phases", metavar="N", type=int)
     options = parser.parse_args(words)
     if options.recipe is not None and not options.recipe.endswith((".yaml", ".yml")):
         raise UserError("recipe", "--recipe", f"'{options.recipe}' does not end in .yaml", "recipe= asks for it")
     if options.picture is not None and not options.picture.endswith(".svg"):
         raise UserError("recipe", "--picture", f"'{options.picture}' does not end in .svg", "the picture is one")
-    if options.cut is not None and options.picture is None:
-        raise UserError(
-            "recipe", "--cut", "says where the picture is cut, and none is asked for", "add --picture OUT.svg"
-        )
+    if options.cut is not None and options.picture is None and options.recipe is None and options.phases is None:
+        what = "says where a picture or a recipe is cut, and none is asked for"
+        raise UserError("recipe", "--cut", what, "add --picture OUT.svg, --recipe OUT.yaml or --phases N")
+    if options.phases is not None and options.json:
+        raise UserError("recipe", "--phases", "are YAML for a recipe, not JSON", "leave one of the two out")
     return options
 
 
@@ -242,7 +253,7 @@ def recipe(found: Inspection, out: str) -> str:
         "  preprocess: none  # what the source was trained with: vgg, caffe, inception, torch, unit or none",
         "",
         "train:",
-        "  steps: 200",
+        f"  steps: {STEPS}",
         f"  batch_size: {fed.batch_size or BATCH_SIZE}" + "  # baked into the source" * bool(fed.batch_size),
     ]
     return "\n".join(printable(line) for line in lines) + "\n"

@@ -9,7 +9,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from finetune.engine.compile import Graft, as_function, feature_shapes, features_program, forward_program, step_program
+from finetune.engine.compile import (
+    Graft,
+    Program,
+    as_function,
+    feature_shapes,
+    features_program,
+    forward_program,
+    step_program,
+)
 from finetune.engine.heads import HEADS, Flattening, flatten
 from finetune.engine.heads import flattening as flattening_of
 from finetune.engine.lora import merged_arguments, with_adapters
@@ -41,10 +49,11 @@ class Model:
     """
 
     grafts: tuple[Graft, ...]
+    trained: tuple[Graft, ...]  # the same as a step has them, and what is kept of the old task
     shapes: Mapping[str, Shape]  # of the cuts
     said: str
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
-    feeds: Mapping[str, Any]
+    variants: Variants
     forward: Function
     features: Function
     step: Function
@@ -52,7 +61,16 @@ class Model:
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
     teacher: Function | None = None  # the old logits, where training is to keep them
-    adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def feeds(self) -> Mapping[str, Any]:
+        """The mode feeds of both variants."""
+        return self.variants.feeds
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """The small matrices beside frozen ones."""
+        return self.variants.adapters
 
     @property
     def new_variables(self) -> dict[str, tuple[int, ...]]:
@@ -100,33 +118,22 @@ def graft(
         flattening = flattening_of(shapes[task.cut], head.pool, maps=head.kind == "conv")
         said.append(f"{task.cut}, {flattening.said}")
         joined.append(_joined(task, head, flattening))
-    rates = {**variants.rates(), **{name: 1.0 for new in joined for name in new.variables}}
-    barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
-    asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
-    asked |= {adapter.variable: True for adapter in variants.adapters}
-    learning = {name: asked.get(name, True) for name in (*rates, *(a.variable for a in variants.adapters))}
+    trained = [_of_distributions(*pair) for pair in zip(joined, tasks, strict=True)] if mixed else list(joined)
     old = [_old_logits(distill, shapes)] if distill is not None else []
-    trained = [_of_distributions(*pair) for pair in zip(joined, tasks, strict=True)] if mixed else joined
-    step = step_program(variants.training, [*trained, *old], learning, barriers)
     forward = forward_program(variants.evaluation, joined)
     outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
     features = as_function(forward, [f"{new.scope}/features" for new in joined])
-    steps = as_function(step, [name for name in step.outputs if not name.endswith("/logits")])
-    rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
     return Model(
         grafts=tuple(joined),
+        trained=(*trained, *old),
         shapes={at: shape or () for at, shape in shapes.items()},
         said="; ".join(dict.fromkeys(said)),
         inputs=variants.evaluation.inputs,
-        feeds=variants.feeds,
+        variants=variants,
         forward=with_adapters(as_function(forward, outputs), variants.adapters),
         features=with_adapters(features, variants.adapters),
-        step=with_adapters(steps, variants.adapters),
-        first_nonfinite=lambda given: first_nonfinite(step, merged_arguments(variants.adapters, given)),
-        rates={**rates, **{name: adapter.rate for adapter in variants.adapters for name in adapter.shapes}},
-        updated=frozenset(u.variable for u in variants.training.updates),
         teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
-        adapters=variants.adapters,
+        **_learning(variants, (*trained, *old)),
     )
 
 
@@ -167,6 +174,54 @@ def _old_logits(distill: Distill, shapes: Mapping[str, Shape | None]) -> Graft:
         weight=distill.weight,
         cut=at,
     )
+
+
+def regraft(model: Model, variants: Variants) -> Model:
+    """The model with another part of it learning: a step of its own, and the rest as it was.
+
+    Raises:
+      UserError: as `graft`.
+    """
+    variants = _of_one_shape(model, variants)
+    return replace(model, variants=variants, **_learning(variants, model.trained))
+
+
+def check_gradients(model: Model, variants: Variants) -> None:
+    """Refuses what `regraft` would refuse, and compiles nothing.
+
+    Raises:
+      UserError: no gradient reaches a variable, TensorFlow refuses the graph.
+    """
+    _step(_of_one_shape(model, variants), model.trained)
+
+
+def _of_one_shape(model: Model, variants: Variants) -> Variants:
+    """Other variants of the source, with what the model knows of the shapes of the cuts."""
+    known = model.variants.evaluation
+    return replace(variants, training=replace(variants.training, shapes=known.shapes), evaluation=known)
+
+
+def _learning(variants: Variants, trained: Sequence[Graft]) -> dict[str, Any]:
+    """The fields of a model that say what learns."""
+    rates, step = _step(variants, trained)
+    function = as_function(step, [name for name in step.outputs if not name.endswith("/logits")])
+    rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
+    return {
+        "step": with_adapters(function, variants.adapters),
+        "first_nonfinite": lambda given: first_nonfinite(step, merged_arguments(variants.adapters, given)),
+        "rates": {**rates, **{name: adapter.rate for adapter in variants.adapters for name in adapter.shapes}},
+        "updated": frozenset(u.variable for u in variants.training.updates),
+    }
+
+
+def _step(variants: Variants, trained: Sequence[Graft]) -> tuple[dict[str, float], Program]:
+    """The rates of all that is to learn by itself, and the program of a step."""
+    rates = {**variants.rates(), **{name: 1.0 for new in trained for name in new.variables}}
+    barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
+    asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
+    asked |= {adapter.variable: True for adapter in variants.adapters}
+    learning = {name: asked.get(name, True) for name in (*rates, *(a.variable for a in variants.adapters))}
+    return rates, step_program(variants.training, trained, learning, barriers)
 
 
 def _probed(

@@ -80,8 +80,8 @@ class Inspection:
     averages: int  # variables of which the checkpoint has a moving average too
 
 
-def inspect(path: str) -> Inspection:
-    """Reads the files of a pair; no TensorFlow is imported.
+def inspect(path: str, at: str | None = None) -> Inspection:
+    """Reads the files of a pair; no TensorFlow is imported. `at` is the cut to put first, wherever it is.
 
     Raises:
       UserError: a file is missing, damaged or something else.
@@ -90,6 +90,10 @@ def inspect(path: str) -> Inspection:
     graph, found, entries = seen.graph, seen.variables, seen.entries
     held = [_held(v, entries, seen.slots) for v in found]
     feeding, ranked = _first_that_runs(graph, seen.flow, candidates.candidates(seen.flow, _counts(seen.shapes)))
+    if at is not None:
+        at = find_tensor(graph, at, "--cut")
+        first = next((c for c in ranked if c.tensor == at), None) or _candidate(seen, at)
+        feeding, ranked = propose(graph, seen.flow, at), [first, *(c for c in ranked if c is not first)]
     cuts = [Cut(**vars(described(graph, c.tensor)), parameters=c.parameters, dominates=c.dominates) for c in ranked]
     dropped = Counter(n.op for n in graph.nodes.values() if n.name not in feeding.kept)
     return Inspection(
@@ -102,6 +106,13 @@ def inspect(path: str) -> Inspection:
         variables=held,
         averages=len(settle.averages_of(found, {v.name: v.key for v in found}, entries)),
     )
+
+
+def _candidate(seen: _Seen, at: str) -> Candidate:
+    """A tensor that nobody proposed."""
+    counts = _counts(seen.shapes)
+    below = cut(seen.graph, [at]).nodes
+    return Candidate(at, False, sum(counts.get(name, 0) for name in below), frozenset())
 
 
 @dataclass(frozen=True)

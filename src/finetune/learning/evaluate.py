@@ -84,6 +84,12 @@ def metrics(evaluations: Mapping[str, Evaluation], names: Sequence[str] = ()) ->
     return {"loss": sum(e.task.weight * found[f"{name}/loss"] for name, e in evaluations.items()), **found}
 
 
+def measured(tasks: Sequence[Task], names: Sequence[str] = ()) -> list[str]:
+    """The names of the metrics that an evaluation gives."""
+    found = list(by_head({task.name: dict.fromkeys(["loss", *chosen(names, task.loss)], 0.0) for task in tasks}))
+    return found if len(tasks) == 1 else ["loss", *found]
+
+
 def by_head(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The metrics of all heads in one mapping, as they are logged."""
     if len(found) == 1:

@@ -11,11 +11,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
 from finetune.names import did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
 
 GOALS = ("min", "max")
 TENSOR = "finetune/monitor"  # of a checkpoint
@@ -23,8 +25,23 @@ RETRY_RATE = 0.5  # what a rollback leaves of the learning rate
 RETRIES = 3  # a run that has gone back so often does not suffer from its learning rate
 
 # The last of these words in the name of a metric says which way is better.
-_BETTER_LOW = ("brier", "ece", "error", "loss", "mae", "mse", "perplexity", "rmse")
-_BETTER_HIGH = ("accuracy", "ap", "auc", "dice", "f1", "iou", "kappa", "map", "mcc", "precision", "r2", "recall")
+_BETTER_LOW = ("ae", "brier", "ece", "error", "hamming", "loss", "mae", "mse", "perplexity", "rmse")
+_BETTER_HIGH = (
+    "accuracy",
+    "ap",
+    "auc",
+    "dice",
+    "f1",
+    "iou",
+    "kappa",
+    "map",
+    "mcc",
+    "pearson",
+    "precision",
+    "r2",
+    "recall",
+    "spearman",
+)
 _GOAL_OF = {**dict.fromkeys(_BETTER_LOW, "min"), **dict.fromkeys(_BETTER_HIGH, "max")}
 
 
@@ -56,6 +73,8 @@ class Watch:
 
     def numbers(self) -> np.ndarray:
         """float64 [7], for a checkpoint."""
+        import numpy as np  # here, for recipes are checked before there is time to import it
+
         return np.asarray(astuple(self), np.float64)
 
 
@@ -67,6 +86,16 @@ def from_numbers(numbers: np.ndarray) -> Watch:
     """
     best, best_step, mark, *counts = numbers.tolist()
     return Watch(best, int(best_step), mark, *map(int, counts))
+
+
+def watch_in(saved: Mapping[str, np.ndarray]) -> Watch:
+    """The watch that the tensors of a checkpoint hold; a new one if they hold none."""
+    return from_numbers(saved[TENSOR]) if TENSOR in saved else Watch()
+
+
+def anew(watch: Watch) -> Watch:
+    """The watch with which a phase begins: its own rate has not fallen, and nothing has been waited for."""
+    return replace(watch, idle=0, flat=0, falls=0)
 
 
 def seen(watch: Watch, rules: Rules, step: int, value: float) -> Watch:
@@ -119,8 +148,8 @@ def goal_of(metric: str, given: str | None) -> str:
     >>> goal_of("top_5_accuracy", None), goal_of("head/mean_absolute_error", None)
     ('max', 'min')
     """
-    words = [w for w in re.split(r"[^a-z0-9]+", metric.lower()) if w in _GOAL_OF]
-    known = _GOAL_OF[words[-1]] if words else None
+    words = [re.sub(r"^top\d+$", "accuracy", word) for word in re.split(r"[^a-z0-9]+", metric.lower())]
+    known = next((_GOAL_OF[word] for word in reversed(words) if word in _GOAL_OF), None)
     if known is None and given is None:
         what = f"'{metric}' does not say whether less or more of it is better"
         todo = did_you_mean(metric.lower(), _GOAL_OF) or "add eval.goal=min or eval.goal=max"

@@ -55,6 +55,13 @@ class Groups:
         """The share of each decaying variable that a step takes, times the learning rate; one for all groups."""
         return next((optimizer.weight_decay for optimizer, _ in self._groups.values()), None)
 
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Takes up the state of other groups of the same kind; the learning rate stays this one's."""
+        for name, variable in self.state().items():
+            variable.assign(values[name])
+        for rate, (optimizer, _) in self._groups.items():
+            optimizer.learning_rate.assign(self._learning_rate * rate)
+
     def state(self) -> dict[str, Any]:
         """The optimizers' own variables, by the name that a checkpoint gives them."""
         found: dict[str, Any] = {}

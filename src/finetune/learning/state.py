@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
 from finetune.learning import decay, monitor
 from finetune.learning.optimizers import Groups
 from finetune.recipe import Train
@@ -47,16 +47,22 @@ class State:
         """What a checkpoint for resuming holds."""
         return {**self.variables(), **self.groups.state(), monitor.TENSOR: self.watched, "global_step": np.int64(step)}
 
-    def keys(self) -> dict[str, str]:
-        """What a resume reads: name -> key in the checkpoint."""
-        names = [*self.variables(), *self.groups.state(), monitor.TENSOR]
-        return {name: self.pieces.get(name, (name, ""))[0] for name in names}
+    def restore(self, values: Mapping[str, Any], begins: bool) -> None:
+        """Takes up the optimizers and the watch that a checkpoint, or the phase before, leaves.
 
-    def restore(self, values: Mapping[str, np.ndarray]) -> None:
-        """Takes up the values of a checkpoint, by name."""
-        for name, variable in {**self.live, **self.groups.state()}.items():
-            variable.assign(of_piece(values[name], self.pieces.get(name, ("", ""))[1]))
-        self.watched[:] = values[monitor.TENSOR]
+        Where a phase `begins`, its optimizers go on only if all that they hold is there: if it all learned before, by
+        the same rule and at the same rates of `learn`. Else they stay new.
+
+        Raises:
+          UserError: something is not there, and no phase begins.
+        """
+        lacking = self.groups.state().keys() - values.keys()
+        if not lacking:
+            self.groups.restore(values)
+        elif not begins:
+            what = f"the checkpoint to go on from lacks {shortlist(sorted(lacking))}"
+            raise UserError("storage", "checkpoints", what, "remove the run folder to start anew")
+        self.conclude(monitor.watch_in(values))
 
     @property
     def watch(self) -> monitor.Watch:
@@ -81,7 +87,7 @@ def make_state(
     pieces: Mapping[str, tuple[str, str]],
     train: Train,
 ) -> State:
-    """The state at step 0.
+    """The state with new optimizers.
 
     Args:
       values: every variable of the model, by name.
@@ -104,6 +110,16 @@ def make_state(
     return State(variables, frozen, groups, pieces, tuple(decay.told(groups.weight_decay, rates, spared)))
 
 
+def saved_keys(names: Iterable[str], pieces: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Where a checkpoint for resuming has variables: name -> key in the checkpoint."""
+    return {name: pieces.get(name, (name, ""))[0] for name in names}
+
+
+def as_saved(values: Mapping[str, np.ndarray], pieces: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by name, each partitioned variable without the others' slices."""
+    return {name: of_piece(value, pieces.get(name, ("", ""))[1]) for name, value in values.items()}
+
+
 def digest(values: Mapping[str, Any]) -> str:
     """One hash over the names and the bytes of many tensors."""
     blake = hashlib.blake2b(digest_size=16)
@@ -115,7 +131,7 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def check_frozen(values: Mapping[str, Any], certificate: str) -> None:
-    """Compares frozen variables with the digest of the source's.
+    """Compares frozen variables with the digest of what they were.
 
     Raises:
       UserError: one of them is no longer what it was.
@@ -124,6 +140,6 @@ def check_frozen(values: Mapping[str, Any], certificate: str) -> None:
         raise UserError(
             "numerics",
             "frozen variables",
-            "are no longer bit-identical to the source",
+            "are no longer bit-identical to what they started from",
             "do not use this run; please report it",
         )

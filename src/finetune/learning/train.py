@@ -107,10 +107,13 @@ class Clock:
 
 @dataclass(frozen=True)
 class Actions:
-    """What is done beside the steps: each is called with the number of the step just made."""
+    """What is done beside the steps: each is called with the number of the step just made.
+
+    `evaluate` tells whether that was to be the last one.
+    """
 
     log: Callable[[int, Mapping[str, float]], None]
-    evaluate: Callable[[int], bool]  # whether the run ends here
+    evaluate: Callable[[int], bool]
     save: Callable[[int], None]
     advance: Callable[[float], None]
 
@@ -125,7 +128,10 @@ def loop(
     evaluation: Clock,
     checkpoints: Clock,
 ) -> int:
-    """Makes steps `start` + 1 to `stop` unless an evaluation ends it; gives the last, which is evaluated and saved."""
+    """Makes steps `start` + 1 to `stop`, or fewer if an evaluation says so; gives the number of the last one.
+
+    It is always evaluated and saved.
+    """
     saved = logged_at = time.monotonic()
     logged = start
     for number in range(start + 1, stop + 1):
@@ -138,13 +144,13 @@ def loop(
             actions.log(number, {**losses, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
-        ends = number == stop
-        if ends or evaluation.due(number, now, now):
-            ends |= actions.evaluate(number)
-        if ends or checkpoints.due(number, saved, now):
+        is_last = number == stop
+        if is_last or evaluation.due(number, now, now):
+            is_last = actions.evaluate(number) or is_last
+        if is_last or checkpoints.due(number, saved, now):
             actions.save(number)
             saved = time.monotonic()
-        if ends:
+        if is_last:
             return number
         logged_at += time.monotonic() - now  # only steps count in the rate
     return start

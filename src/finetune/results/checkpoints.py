@@ -232,21 +232,22 @@ def load_newest(folder: Path, stem: str, keys: Mapping[str, str]) -> Loaded | No
     """The newest whole checkpoint of a folder; None if there never was one.
 
     Args:
-      keys: the wanted tensors: name -> key in the checkpoint.
+      keys: tensors that have to be there: name -> key in the checkpoint. All others come under their own keys.
 
     Raises:
       UserError: there are checkpoints, and none can be read.
     """
-    from finetune.reading.weights import read_tensors
+    from finetune.reading.weights import read_index, read_tensors
 
     damaged = []
     for step, name in candidates(folder, stem):
         try:
-            values = read_tensors(str(folder / name), sorted(set(keys.values())))
+            held = read_index(str(folder / name))
+            values = read_tensors(str(folder / name), sorted({*held, *keys.values()}))
         except UserError as error:
             damaged.append(str(error).splitlines()[0])
             continue
-        return Loaded(step, {n: values[k] for n, k in keys.items()}, damaged)
+        return Loaded(step, {**values, **{n: values[k] for n, k in keys.items()}}, damaged)
     if damaged:
         raise UserError(
             "storage",

@@ -24,6 +24,7 @@ from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
 from finetune.learning import monitor
 from finetune.learning.batches import image_geometry
+from finetune.learning.course import Phase, Standing
 from finetune.learning.data import Examples
 from finetune.learning.evaluate import Evaluation
 from finetune.learning.tasks import Task
@@ -56,6 +57,7 @@ class Report:
         self._metrics = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         self._bar: Any = None
+        self.part = ""  # the name of the phase under way
 
     def line(self, text: str) -> None:
         """One line for people, on the terminal and, with the time, in the log."""
@@ -76,7 +78,8 @@ class Report:
         """Numbers of one step, for people, for programs and for TensorBoard; `note` is for people."""
         import tensorflow as tf
 
-        self._metrics.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
+        part = {"part": self.part} if self.part else {}
+        self._metrics.write(json.dumps({"step": step, "phase": phase, **part, **values}) + "\n")
         self._metrics.flush()
         with self._writer().as_default(step=step):
             for name, value in values.items():
@@ -254,7 +257,7 @@ def open_report(folder: Path, saved: Loaded | None) -> Report:
     if saved is None:
         forget_after(folder, -1)
     else:
-        forget_after(folder, saved.step, monitor.from_numbers(saved.values[monitor.TENSOR]).rollbacks)
+        forget_after(folder, saved.step, monitor.watch_in(saved.values).rollbacks)
     return Report(folder)
 
 
@@ -269,7 +272,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
     damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in plan.variants.fates]
+    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in model.variants.fates]
     rows += [(name, shape, _told_new(a.rate, "lora")) for a in model.adapters for name, shape in a.shapes.items()]
     rows += [(name, shape, _told_new(1.0, "new")) for name, shape in model.new_variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
@@ -345,10 +348,10 @@ def picture(plan: Plan, model: Model) -> str:
     beside = {adapter.variable: adapter.rate for adapter in model.adapters}  # what the written pair has changed
     fates = [
         f if f.variable.name in reached else replace(f, rate=beside.get(f.variable.name, 0.0), why=_told(f, model))
-        for f in plan.variants.fates
+        for f in model.variants.fates
     ]
     inputs = list(source.inputs.values())
-    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, plan.variants.barriers)
+    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, model.variants.barriers)
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
         title=f"{source.pair.name} cut at {source.cut}",
@@ -359,7 +362,7 @@ def picture(plan: Plan, model: Model) -> str:
             *(f"{t.name}: {plan.heads[t.name].kind} → {_outputs(t)}" for t in plan.tasks),
             f"{counted(sum(math.prod(shape) for shape in model.new_variables.values()))} · learns (new)",
         ],
-        barred=source.cut in plan.variants.barriers,
+        barred=source.cut in model.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
     )
     return draw(short(drawn), caption)
@@ -396,7 +399,7 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
             "barriers": fate.barriers,
             "why": _told(fate, model),
         }
-        for fate in plan.variants.fates
+        for fate in model.variants.fates
     }
     new = {
         name: {
@@ -411,6 +414,40 @@ def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
         for name, shape in {**model.small_variables, **model.new_variables}.items()
     }
     return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
+
+
+def phase_lines(plan: Plan, model: Model, phase: Phase, standing: Standing) -> list[str]:
+    """What learns from now on; nothing where the run has only one part."""
+    if not phase.name:
+        return []
+    began, train, rates = standing.began[-1], phase.train, sorted(set(model.rates.values()))
+    shapes = {**plan.source.shapes, **model.new_variables, **model.small_variables}
+    learning = [math.prod(shapes[name]) for name in {*model.rates, *model.updated}]
+    times = f" × {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f" × {rates[0]:g}" * (rates[0] != 1)
+    falling = "" if train.schedule == "constant" else f", {train.schedule}"
+    ends = [f"step {phase.last}"] if phase.last is not None else []
+    ends += [f"{phase.patience} evaluations without a better {phase.metric}"] if phase.patience is not None else []
+    until = f", until {' or '.join(ends)}" if ends else ", to the end"
+    return [
+        f"phase: {phase.name} ({standing.number + 1} of {len(plan.phases)}, after step {began}): "
+        f"{len(learning)} variables learn, {sum(learning):,} values, by {train.optimizer} "
+        f"at {train.learning_rate:g}{times}{falling}{until}"
+    ]
+
+
+def phase_record(
+    record: Mapping[str, Any], plan: Plan, model: Model, phase: Phase, standing: Standing
+) -> dict[str, Any]:
+    """What programs may know of the phases so far: after which step each began, and which variables learn at what rate.
+
+    Nothing where the run has only one part.
+    """
+    if not phase.name:
+        return {}
+    begun = [other.name for other in plan.phases[: standing.number]]
+    earlier = {name: entry for name, entry in record.get("phases", {}).items() if name in begun}
+    now = {"began": standing.began[-1], "learns": dict(model.rates), "updated": sorted(model.updated)}
+    return {**variable_record(plan, model), "phases": {**earlier, phase.name: now}}
 
 
 def _shown(value: Any) -> str:

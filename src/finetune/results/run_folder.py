@@ -16,7 +16,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.plan import Plan
 from finetune.recipe import Recipe
-from finetune.recipe_files import differences, flat
+from finetune.recipe_files import differences, flat, parse
 from finetune.results.checkpoints import write_text
 
 RECIPE = "recipe.yaml"
@@ -81,13 +81,20 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
     # A run that is older than a key had what is its default now.
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
     counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
-    harmful = [c for c in changes if c[0] in counted or not c[0].startswith(HARMLESS)]
+    harmless = tuple(key for key in HARMLESS if key != "eval." or not _waits_for_plateaus(recipe_yaml))
+    harmful = [c for c in changes if c[0] in counted or not c[0].startswith(harmless)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
         what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
         raise UserError("recipe", "run.dir", what, "name another run.dir, or remove that folder", *shown)
     changes = [c for c in changes if c[0] != "run.dir"]
     return RunFolder(path, read_record(path), bool(changes))
+
+
+def _waits_for_plateaus(recipe_yaml: str) -> bool:
+    """Whether evaluations decide how long something is trained."""
+    phases = parse(recipe_yaml, "a stored recipe").get("phases") or []
+    return any((phase.get("until") or {}).get("plateau") for phase in phases)
 
 
 def read_record(path: Path) -> dict[str, Any]:

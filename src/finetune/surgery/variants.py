@@ -32,6 +32,10 @@ class Variants:
     evaluation: Backbone
     adapters: tuple[Adapter, ...] = ()
 
+    def moving(self) -> set[str]:
+        """The variables that training may change."""
+        return {*self.rates(), *(u.variable for u in self.training.updates)}
+
     def rates(self) -> dict[str, float]:
         """The multiple of the learning rate of each variable that has a gradient."""
         updated = {u.variable for u in self.training.updates}
