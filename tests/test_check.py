@@ -47,6 +47,17 @@ def test_a_good_recipe_passes():
         ("train.learning_rate", 0.0, "train.learning_rate: 0.0 is not greater than 0"),
         ("train.learning_rate", float("inf"), "train.learning_rate: inf is not greater than 0"),
         ("train.optimizer", "Adam", "did you mean adam"),
+        ("train.schedule_end", 1.0, "train.schedule_end: 1.0 is no share"),
+        ("train.schedule_end", 0.1, "train.schedule_end: 0.1, but the schedule constant has no end"),
+        ("train.schedule", "exponential", "train.schedule_end: 0, which an exponential never reaches"),
+        ("train.schedule", "step", "train.decay_steps: [], and train.schedule is step"),
+        ("train.decay_steps", [60], "train.decay_steps: [60], and train.schedule is constant"),
+        ("train.decay_rate", 0.0, "train.decay_rate: 0.0 is not greater than 0"),
+        ("train.accumulate", 0, "train.accumulate: 0 is not 1 or more"),
+        ("train.accumulate", 5, "train.accumulate: a batch of 32 has no 5 equal portions"),
+        ("train.ema", 1.0, "train.ema: 1.0 is no share"),
+        ("train.ema", -0.1, "train.ema: -0.1 is no share"),
+        ("train.precision", "bfloat16", "did you mean mixed_bfloat16?"),
         ("train.log_every_steps", 0, "train.log_every_steps: 0 is not 1 or more"),
         ("eval.every_steps", 0, "eval.every_steps: 0 is not 1 or more"),
         ("eval.batch_size", 0, "eval.batch_size: 0 is not 1 or more"),
@@ -105,3 +116,11 @@ def test_keras_has_the_optimizers_that_are_written_down():
     keras = pytest.importorskip("keras")
     for name in OPTIMIZERS:
         assert type(keras.optimizers.get(name)).__name__.lower() == name
+
+
+@pytest.mark.parametrize("at", ["60", 1.5, 0, -3, True, float("nan"), None])
+def test_a_decay_step_is_a_whole_step_or_a_share(at: object):
+    recipe = good()
+    recipe.train.schedule, recipe.train.decay_steps = "step", [at]
+    with pytest.raises(UserError, match="is neither a whole step nor a share"):
+        check(recipe)

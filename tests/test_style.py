@@ -18,12 +18,13 @@ SOURCE = ROOT / "src" / "finetune"
 ROOMS = [
     "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
     "layout", "repeats", "layers", "run_folder", "proof", "graft", "train", "rows", "batches", "state", "export",
-    "plan", "phases", "synthetic", "compile", "heads", "optimizers", "evaluate", "preprocess", "start", "checkpoints",
-    "doubts", "source", "settle", "freeze", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs",
-    "soundness", "cut", "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants",
-    "renaming", "initial", "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "check",
-    "recipe_files", "packaged", "keys", "slices", "table", "files", "allowed_ops", "output_args", "schedules",
-    "protos", "losses", "tasks", "data", "recipe", "names", "errors",
+    "plan", "phases", "synthetic", "heads", "optimizers", "evaluate", "preprocess", "start", "doubts", "source",
+    "settle", "freeze", "sizes", "dropout", "soundness", "renaming", "check", "recipe_files", "packaged", "keys",
+    "schedules", "precision", "compile", "backbone", "specialize", "cut", "branches", "modes", "randomness",
+    "parameters", "tables", "losses", "rates", "checkpoints", "weights", "trust", "costs", "functions", "bodies",
+    "constants", "initial", "variables", "objects", "index", "metagraph", "frozen", "loops", "graph", "slices",
+    "table", "files", "allowed_ops", "output_args", "protos", "find_rate", "averages", "loss_scale", "accumulation",
+    "tasks", "data", "recipe", "names", "errors",
 ]
 # fmt: on
 

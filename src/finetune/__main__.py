@@ -11,6 +11,7 @@ verbs:
 
 options:
   -m, --multirun    train once for each combination of comma-separated values
+      --find-lr     look for a learning rate instead: up to 100 steps, lr.svg in the run folder, nothing trained
   -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
   -h, --help        print this and stop
       --version     print the version and stop
@@ -112,10 +113,13 @@ def train(words: list[str]) -> int:
     """train what the recipe says; needs no verb"""
     from finetune.compose import compose, through_hydra
 
-    flags, overrides = _flags(words)
+    find_rate = "--find-lr" in words
+    flags, overrides = _flags([word for word in words if word != "--find-lr"])
+    if flags and find_rate:
+        raise UserError("recipe", "--find-lr", f"goes with one recipe and not with {flags[0]}", "leave one of them out")
     if flags:
         return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
-    return _start(compose(overrides))
+    return _start(compose(overrides), find_rate)
 
 
 def list_recipes(words: list[str]) -> int:
@@ -148,14 +152,15 @@ def _dispatch(words: list[str]) -> int:
     return train(words)
 
 
-def _start(composed: Composed) -> int:
+def _start(composed: Composed, find_rate: bool = False) -> int:
     from finetune.check import check
 
     check(composed.recipe)
     from finetune.run import run
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
-    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides), log)
+    how = {"find_rate": True} if find_rate else {}
+    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
 
 
 def _flags(words: list[str]) -> tuple[list[str], list[str]]:

@@ -10,12 +10,13 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, Train
 
 DATA_KINDS = ("images", "arrays", "synthetic")
 HEAD_KINDS = ("linear",)
 LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # finetune.engine.precision says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
 # Written down because asking Keras takes seconds; a test compares them.
@@ -50,6 +51,7 @@ def check(recipe: Recipe) -> None:
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
     _one_of("train.schedule", recipe.train.schedule, DECAYS)
+    _one_of("train.precision", recipe.train.precision, PRECISIONS)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
     _one_of("source.weights", recipe.source.weights, WEIGHTS)
@@ -71,6 +73,9 @@ def check(recipe: Recipe) -> None:
     _number("train.learning_rate", recipe.train.learning_rate, above=0)
     _number("train.warmup_steps", recipe.train.warmup_steps, least=0)
     _number("train.clip_norm", recipe.train.clip_norm, above=0)
+    _decay(recipe.train)
+    _accumulate(recipe.train)
+    _share("train.ema", 0.0 if recipe.train.ema is None else recipe.train.ema)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
@@ -90,6 +95,32 @@ def _length(steps: int | None, epochs: float | None) -> None:
         raise UserError("recipe", where, what, "take one back: train.steps=null or train.epochs=null")
     _number("train.steps", steps, least=0)
     _number("train.epochs", epochs, least=0)
+
+
+def _decay(train: Train) -> None:
+    """What only some schedules read is refused with the others, or it would be passed over in silence."""
+    _share("train.schedule_end", train.schedule_end)
+    if train.schedule_end and train.schedule in ("constant", "step"):
+        what = f"{train.schedule_end}, but the schedule {train.schedule} has no end to fall to"
+        raise UserError("recipe", "train.schedule_end", what, "use train.schedule=cosine, linear or exponential")
+    if train.schedule == "exponential" and not train.schedule_end:
+        what = "0, which an exponential never reaches"
+        raise UserError("recipe", "train.schedule_end", what, "e.g. train.schedule_end=0.01")
+    if bool(train.decay_steps) != (train.schedule == "step"):
+        what = f"{train.decay_steps}, and train.schedule is {train.schedule}"
+        raise UserError("recipe", "train.decay_steps", what, "e.g. train.schedule=step train.decay_steps=[60,90]")
+    for at in train.decay_steps:
+        if isinstance(at, bool) or not isinstance(at, (int, float)) or not (0 < at < 1 or (at >= 1 and at % 1 == 0)):
+            what = f"{at!r} is neither a whole step nor a share between 0 and 1"
+            raise UserError("recipe", "train.decay_steps", what, "e.g. [60, 90], or [0.6, 0.9] of all steps")
+    _number("train.decay_rate", train.decay_rate, above=0)
+
+
+def _accumulate(train: Train) -> None:
+    _number("train.accumulate", train.accumulate, least=1)
+    if train.batch_size % train.accumulate:
+        what = f"a batch of {train.batch_size} has no {train.accumulate} equal portions"
+        raise UserError("recipe", "train.accumulate", what, "it has to divide train.batch_size")
 
 
 def _number(key: str, value: float | None, *, least: float | None = None, above: float | None = None) -> None:

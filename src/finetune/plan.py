@@ -29,13 +29,15 @@ class Plan:
     heads: Mapping[str, Head]
     tasks: tuple[Task, ...]
     steps: int
+    portion: int  # the examples that a step computes at once
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
 
     def share_of_rate(self, train: Train) -> Callable[[int], float] | None:
         """The share of the learning rate that a step takes; None if all take the whole."""
         if train.schedule == "constant" and not train.warmup_steps:
             return None
-        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps)
+        end, at, by = train.schedule_end, train.decay_steps, train.decay_rate
+        return lambda step: share(train.schedule, step, self.steps, train.warmup_steps, end, at, by)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of whole batches in the training examples, at least one."""
@@ -51,7 +53,8 @@ def make_plan(recipe: Recipe) -> Plan:
     asked = recipe.source
     wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
     source = read_source(asked.path, recipe.cut, asked.inputs, asked.feeds, asked.trust, wishes, asked.dropout)
-    batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
+    portion = recipe.train.batch_size // recipe.train.accumulate
+    batch_sizes = {portion, recipe.eval.batch_size or portion}
     source = resized(source, batch_sizes, recipe.data.image_size)
     _check_scope(source, recipe.head.name)
     phases = make_phases(source, recipe.stop_gradient, recipe.learn)
@@ -68,6 +71,7 @@ def make_plan(recipe: Recipe) -> Plan:
         heads=heads,
         tasks=tasks,
         steps=steps,
+        portion=portion,
         digests={
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},

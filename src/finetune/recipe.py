@@ -64,10 +64,19 @@ class Train:
     batch_size: int = 32
     optimizer: str = "adam"  # a Keras optimizer by name
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # of the learning rate over all steps: constant, linear or cosine
+    schedule: str = "constant"  # of the learning rate over all steps: constant, linear, cosine, exponential or step
+    schedule_end: float = 0.0  # the share of the rate at the end, for linear, cosine and exponential
+    decay_steps: list[Any] = field(default_factory=list)  # for step: after which steps; below 1: shares of all steps
+    decay_rate: float = 0.1  # what the rate is multiplied by after each of them
     warmup_steps: int = 0  # over which the learning rate rises to its value
     clip_norm: Optional[float] = None  # the most that all gradients together may measure
     optimizer_args: dict[str, Any] = field(default_factory=dict)  # further arguments of that optimizer
+    accumulate: int = 1  # in how many portions the batch is computed, one after the other: less memory, the same step
+    ema: Optional[float] = (
+        None  # decay of moving averages of what learns; evaluation and the pair take them, e.g. 0.999
+    )
+    precision: str = "float32"  # of products and convolutions in a step: or mixed_bfloat16, mixed_float16
+    xla: bool = False  # compile the step with XLA
     log_every_steps: int = 10
 
 

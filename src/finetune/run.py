@@ -16,20 +16,22 @@ from finetune.surgery.source import read_values
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
 
 
-def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
+def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool = False) -> int:
     """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
+
+    With `find_rate` it only looks for a learning rate, from step 0 on, and leaves nothing to go on with.
 
     Raises:
       UserError: anything that the user can mend.
     """
     # ---- Is there anything to do?
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml)
-    if folder.is_finished:
+    if folder.is_finished and not find_rate:
         print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
         return 0
 
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
-    plan = make_plan(recipe)
+    plan, train = make_plan(recipe), recipe.train
     source = plan.source
     run_folder.check_same(folder.record, plan.digests)
 
@@ -41,22 +43,30 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.rows import check_sizes
     from finetune.learning import batches
     from finetune.learning.evaluate import Evaluation, evaluate, metrics
+    from finetune.learning.find_rate import STEPS, rate_at, sweep
     from finetune.learning.state import check_frozen, digest, make_state
     from finetune.learning.train import Actions, Clock, loop, make_step
-    from finetune.results import export, report
+    from finetune.results import export, rates, report
     from finetune.surgery import doubts
 
     # ---- Graft: source and head become pure functions of inputs and variables.
     pretrained = read_values(source, recipe.run.seed, recipe.source.allow_nonfinite)
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
-    probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
+    probe = partial(batches.probe, plan.training, load_training, plan.portion, pretrained)
     sized = check_sizes(source, plan.phases.evaluation, plan.phases.feeds, probe()) if source.is_resized else []
-    model = graft(plan.phases, plan.heads, plan.tasks, probe)
+    model = graft(plan.phases, plan.heads, plan.tasks, probe, train.precision, train.xla)
 
     # ---- init from the source, or resume from our own last save.
     fresh = initial_values(model.new_variables, recipe.run.seed)
     state = make_state({**pretrained, **fresh}, model.rates, model.updated, source.pieces(), recipe.train)
+    if find_rate:
+        tried = lambda number: rate_at(number) / train.learning_rate  # noqa: E731
+        step = make_step(model.step, state, recipe.run.seed, tried, train.clip_norm, train.accumulate)
+        given = batches.training_batches(plan.training, load_training, 0, STEPS, train.batch_size, recipe.run.seed)
+        for line in rates.write(folder.path, sweep(lambda number: step(number, *next(given)[:2])["loss"])):
+            print(line)
+        return 0
     certificate = digest({name: pretrained[name] for name in state.frozen})
     saved = checkpoints.load_newest(folder.checkpoints, STEM, state.keys())
     start = 0 if saved is None else saved.step
@@ -80,7 +90,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, plan.phases.evaluation, pretrained)
-    for line in [*report.opening(plan, model, saved, started, proof), *sized, *warnings]:
+    numerics = report.numerics(train, model, len(state.averages), started)
+    for line in [*report.opening(plan, model, saved, started, proof), *numerics, *sized, *warnings]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -91,7 +102,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- Train.
     def held_out_now() -> dict[str, Evaluation]:
-        size = recipe.eval.batch_size or recipe.train.batch_size
+        size = recipe.eval.batch_size or plan.portion
         held_out = batches.evaluation_batches(plan.held_out, load_held_out, size, whole=source.batch_size is not None)
         forward = lambda inputs, targets: model.forward(state.arguments(inputs, targets))  # noqa: E731
         return evaluate(forward, held_out, plan.tasks, len(plan.held_out))
@@ -113,12 +124,12 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         changing = {} if share is None else {"learning_rate": recipe.train.learning_rate * share(step)}
         tell.scalars("train", step, {**found, **changing})
 
-    share = plan.share_of_rate(recipe.train)
+    share = plan.share_of_rate(train)
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
     tell.progress(start, stop)
     loop(
-        make_step(model.step, state, recipe.run.seed, share, recipe.train.clip_norm),
+        make_step(model.step, state, recipe.run.seed, share, train.clip_norm, train.accumulate, train.ema),
         batches.training_batches(plan.training, load_training, start, stop, recipe.train.batch_size, recipe.run.seed),
         start,
         stop,
@@ -130,7 +141,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- Write the pair, look at it once more, and say what came out.
     beside = report.beside_the_pair(plan, model, recipe)
-    export.write_pair(folder.model, meta, state.variables(), state.pieces, beside)
+    export.write_pair(folder.model, meta, state.judged(), state.pieces, beside)
     written = export.read_back(folder.model, state.frozen, state.pieces)
     check_frozen(written, certificate)
     final = held_out_now() if len(plan.held_out) else None

@@ -12,7 +12,7 @@ import tensorflow as tf
 from finetune import recipe
 from finetune.errors import UserError
 from finetune.learning.state import State, make_state
-from finetune.learning.train import make_step
+from finetune.learning.train import Actions, Clock, loop, make_step
 
 
 def program(loss: float = 1.0):
@@ -56,3 +56,17 @@ def test_a_loss_that_is_no_number_changes_nothing():
     with pytest.raises(UserError, match="step 7: the loss is nan"):
         make_step(program(float("nan")), found, 0)(7, {}, {})
     assert moved(found) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_the_norm_of_all_gradients_is_given_as_it_was_before_clipping(clip_norm: float | None):
+    found = make_step(program(), state(), 0, clip_norm=clip_norm)(1, {}, {})
+    assert float(found["gradient_norm"]) == pytest.approx(5.0)
+
+
+def test_a_norm_that_overflows_is_left_out_of_the_log():
+    lines: list[Mapping[str, float]] = []
+    actions = Actions(lambda number, found: lines.append(found), lambda n: None, lambda n: None, lambda loss: None)
+    step = lambda number, inputs, targets: {"loss": 1.0, "gradient_norm": tf.constant(float("inf"))}  # noqa: E731
+    loop(step, iter([({}, {}, [0])]), 0, 1, actions, 1, Clock(), Clock())
+    assert lines[0].keys() == {"loss", "examples_per_second"}

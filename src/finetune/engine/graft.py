@@ -13,6 +13,7 @@ from finetune.engine.compile import Graft, as_function, feature_shape, features_
 from finetune.engine.heads import HEADS, Flattening, flatten
 from finetune.engine.heads import flattening as flattening_of
 from finetune.engine.losses import LOSSES
+from finetune.engine.precision import lowered
 from finetune.learning.tasks import Task
 from finetune.names import node_of
 from finetune.recipe import Head
@@ -43,6 +44,7 @@ class Model:
     step: Function
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
+    products: int = 0  # nodes of the step that compute in 16 bits
 
     @property
     def new_variables(self) -> dict[str, tuple[int, ...]]:
@@ -50,7 +52,14 @@ class Model:
         return {name: shape for graft in self.grafts for name, shape in graft.variables.items()}
 
 
-def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], probe: Probe | None = None) -> Model:
+def graft(
+    phases: Phases,
+    heads: Mapping[str, Head],
+    tasks: Sequence[Task],
+    probe: Probe | None = None,
+    precision: str = "float32",
+    xla: bool = False,
+) -> Model:
     """Joins heads to the source, and compiles both phases.
 
     Args:
@@ -58,6 +67,8 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
       tasks: what each of them learns.
       probe: gives arguments of the evaluation, inputs and variables, to run the backbone once on; it is asked only
         if neither the file nor shape inference knows how wide the cut is.
+      precision: of the training step; the evaluation is always float32.
+      xla: whether the training step is compiled with XLA.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
@@ -78,7 +89,9 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
     rates = {**phases.rates(), **{name: 1.0 for new in joined for name in new.variables}}
     barriers = [b for b in phases.barriers if node_of(b) in phases.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in phases.fates}
-    step = step_program(phases.training, joined, {name: asked.get(name, True) for name in rates}, barriers)
+    learning = {name: asked.get(name, True) for name in rates}
+    step = step_program(phases.training, joined, learning, barriers, is_scaled=precision == "mixed_float16")
+    low = None if precision == "float32" else lowered(step, precision)
     forward = forward_program(phases.evaluation, joined)
     return Model(
         grafts=tuple(joined),
@@ -87,9 +100,10 @@ def graft(phases: Phases, heads: Mapping[str, Head], tasks: Sequence[Task], prob
         inputs=phases.evaluation.inputs,
         feeds=phases.feeds,
         forward=as_function(forward, [n for n in forward.outputs if not n.endswith(("features", "/logits"))]),
-        step=as_function(step, [name for name in step.outputs if not name.endswith("/logits")]),
+        step=as_function(low.program if low else step, [n for n in step.outputs if not n.endswith("/logits")], xla),
         rates={name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs},
         updated=frozenset(u.variable for u in phases.training.updates),
+        products=low.count if low else 0,
     )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.errors import UserError
+from finetune.learning.accumulation import in_portions
+from finetune.learning.averages import decay_at, follow
 from finetune.learning.state import State
 
-Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, float]]
+Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 
 def make_step(
@@ -22,32 +24,49 @@ def make_step(
     seed: int,
     share: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
 ) -> Step:
-    """(step, inputs, targets) -> losses, `loss` the one that is lessened; changes the live variables.
+    """(step, inputs, targets) -> losses, `loss` the one that is lessened, and `gradient_norm`; changes the state.
 
     `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
-    networks").
+    networks"). `accumulate` portions of the batch are computed one after the other; `ema` is the decay of the averages.
 
     The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
     """
     run_seed = tf.constant([seed & 0x7FFFFFFF, seed >> 31], tf.int32)
+    compute = program if accumulate == 1 else in_portions(program, accumulate)
 
-    @tf.function(reduce_retracing=True)
-    def apply(outputs: Mapping[str, Any], part: Any) -> None:
-        gradients = {n.partition("/")[2]: t for n, t in outputs.items() if n.startswith("gradient/")}
+    def take(gradients: Mapping[str, Any], updates: Mapping[str, Any], part: Any, decay: Any, norm: Any) -> None:
         if clip_norm is not None:
-            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm, use_norm=norm)
             gradients = dict(zip(gradients, clipped, strict=True))
         state.groups.apply(gradients, part)
-        for name, value in outputs.items():
-            if name.startswith("update/"):
-                state.live[name.partition("/")[2]].assign(value)
+        for name, value in updates.items():
+            state.live[name].assign(value)
+        if decay is not None:
+            follow(state.averages, state.live, decay)
 
-    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, float]:
+    @tf.function(reduce_retracing=True)
+    def apply(outputs: Mapping[str, Any], part: Any, decay: Any) -> Any:
+        gradients, updates = _of(outputs, "gradient/"), _of(outputs, "update/")
+        if state.scale is None:
+            norm = tf.linalg.global_norm(list(gradients.values()))
+            take(gradients, updates, part, decay, norm)
+            return norm
+        gradients = {name: gradient / state.scale.factor for name, gradient in gradients.items()}
+        norm = tf.linalg.global_norm(list(gradients.values()))
+        is_finite = tf.math.is_finite(norm)
+        if is_finite:
+            take(gradients, updates, part, decay, norm)
+        state.scale.learn(is_finite)
+        return norm
+
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
         now = tf.random.experimental.stateless_fold_in(run_seed, number)
-        outputs = program(state.arguments(inputs, targets, now))
+        outputs = compute(state.arguments(inputs, targets, now))
         losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
         loss = losses["loss"]
         if not np.isfinite(loss):
@@ -58,10 +77,16 @@ def make_step(
                 "lower train.learning_rate; the checkpoints before this step are whole",
             )
         part = None if share is None else tf.constant(share(number), tf.float32)
-        apply({n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}, part)
-        return losses
+        decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
+        norm = apply({n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}, part, decay)
+        scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
+        return {**losses, "gradient_norm": norm, **scale}
 
     return step
+
+
+def _of(outputs: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {name.removeprefix(kind): tensor for name, tensor in outputs.items() if name.startswith(kind)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,10 @@ def loop(
         now = time.monotonic()
         if number % log_every == 0 or number == stop:
             rate = (number - logged) * len(indices) / max(now - logged_at, 1e-9)
-            actions.log(number, {**losses, "examples_per_second": rate})
+            # Only here does anything wait for a step to end. Norms may overflow, and JSON has no infinity.
+            found = {name: float(value) for name, value in losses.items()}
+            finite = {name: value for name, value in found.items() if np.isfinite(value)}
+            actions.log(number, {**finite, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
         if number == stop or evaluation.due(number, now, now):
