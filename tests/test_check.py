@@ -57,7 +57,7 @@ def test_a_good_recipe_passes():
         ("train.accumulate", 5, "train.accumulate: a batch of 32 has no 5 equal portions"),
         ("train.ema", 1.0, "train.ema: 1.0 is no share"),
         ("train.ema", -0.1, "train.ema: -0.1 is no share"),
-        ("train.precision", "bfloat16", "did you mean mixed_bfloat16?"),
+        ("train.precision", "half", "'half' is not one of float32, mixed_bfloat16, mixed_float16"),
         ("train.log_every_steps", 0, "train.log_every_steps: 0 is not 1 or more"),
         ("eval.every_steps", 0, "eval.every_steps: 0 is not 1 or more"),
         ("eval.batch_size", 0, "eval.batch_size: 0 is not 1 or more"),

@@ -21,6 +21,7 @@ def test_they_are_those_of_the_class_of_tensorflow_1():
         average = tf.train.ExponentialMovingAverage(0.5, num_updates=count)
         move, fed = average.apply([variable]), tf1.placeholder(tf.float32, [2])
         assign = tf1.assign(variable, fed)
+        session.run(variable.initializer)  # which the average's own initializer reads
         session.run(tf1.global_variables_initializer())
         truth = []
         for step, value in enumerate(VALUES[1:], start=1):

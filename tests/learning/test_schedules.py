@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from finetune.learning.schedules import DECAYS, share
@@ -37,7 +39,7 @@ def test_a_schedule_falls_to_its_end(schedule: str):
 
 def test_an_exponential_falls_by_the_same_factor_each_step():
     shares = [share("exponential", step, 8, 2, end=0.01) for step in range(3, 9)]
-    assert [b / a for a, b in zip(shares, shares[1:], strict=False)] == pytest.approx([0.01 ** (1 / 6)] * 5)
+    assert [b / a for a, b in pairwise(shares)] == pytest.approx([0.01 ** (1 / 6)] * 5)
 
 
 def test_steps_and_shares_of_all_steps_name_the_same_falls():

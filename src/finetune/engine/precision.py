@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from finetune.engine.compile import Program
+from finetune.graph import ancestors, attr
 from finetune.protos import GraphDef, NodeDef
 
 TYPES = {"mixed_bfloat16": tf.bfloat16, "mixed_float16": tf.float16}
@@ -53,10 +54,12 @@ def lowered(program: Program, precision: str) -> Lowered:
     graph = GraphDef()
     graph.CopyFrom(program.graph)
     del graph.node[:]
+    needed = ancestors({node.name: node for node in program.graph.node}, list(program.outputs.values()))
     casts: dict[str, str] = {}
     count = 0
     for node in program.graph.node:
-        if node.op not in PRODUCTS or node.attr["T"].type != tf.float32.as_datatype_enum:
+        is_product = node.op in PRODUCTS and node.name in needed
+        if not is_product or attr(node, "T").type != tf.float32.as_datatype_enum:
             graph.node.add().CopyFrom(node)
             continue
         count += 1
