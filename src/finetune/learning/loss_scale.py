@@ -36,4 +36,4 @@ class LossScale:
 
 def make_loss_scale() -> LossScale:
     """The factor at step 0."""
-    return LossScale(tf.Variable(FIRST, name="loss_scale"), tf.Variable(0, dtype=tf.int64, name="good_steps"))
+    return LossScale(tf.Variable(tf.constant(FIRST), name="loss_scale"), tf.Variable(tf.constant(0, tf.int64)))
