@@ -56,6 +56,17 @@ def test_a_good_recipe_passes():
         ("train.mixup", -0.1, "train.mixup: -0.1 is not 0 or more"),
         ("train.cutmix", float("inf"), "train.cutmix: inf is not 0 or more"),
         ("train.optimizer", "Adam", "did you mean adam"),
+        ("train.schedule_end", 1.0, "train.schedule_end: 1.0 is no share"),
+        ("train.schedule_end", 0.1, "train.schedule_end: 0.1, but the schedule constant has no end"),
+        ("train.schedule", "exponential", "train.schedule_end: 0, which an exponential never reaches"),
+        ("train.schedule", "step", "train.decay_steps: [], and train.schedule is step"),
+        ("train.decay_steps", [60], "train.decay_steps: [60], and train.schedule is constant"),
+        ("train.decay_rate", 0.0, "train.decay_rate: 0.0 is not greater than 0"),
+        ("train.accumulate", 0, "train.accumulate: 0 is not 1 or more"),
+        ("train.accumulate", 5, "train.accumulate: a batch of 32 has no 5 equal portions"),
+        ("train.ema", 1.0, "train.ema: 1.0 is no share"),
+        ("train.ema", -0.1, "train.ema: -0.1 is no share"),
+        ("train.precision", "half", "'half' is not one of float32, mixed_bfloat16, mixed_float16"),
         ("train.log_every_steps", 0, "train.log_every_steps: 0 is not 1 or more"),
         ("eval.every_steps", 0, "eval.every_steps: 0 is not 1 or more"),
         ("eval.batch_size", 0, "eval.batch_size: 0 is not 1 or more"),
@@ -164,3 +175,11 @@ def test_words_about_data_that_cannot_be_meant_are_refused(data, message):
     with pytest.raises(UserError) as caught:
         check(recipe)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("at", ["60", 1.5, 0, -3, True, float("nan"), None])
+def test_a_decay_step_is_a_whole_step_or_a_share(at: object):
+    recipe = good()
+    recipe.train.schedule, recipe.train.decay_steps = "step", [at]
+    with pytest.raises(UserError, match="is neither a whole step nor a share"):
+        check(recipe)

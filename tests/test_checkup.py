@@ -45,4 +45,4 @@ def test_synthetic_data_needs_no_check(capsys: pytest.CaptureFixture[str]):
     assert main([*WORDS, "data.kind=synthetic"]) == 2
     assert "--check-data" in capsys.readouterr().err
     assert main([*WORDS, "--cfg", "job"]) == 2
-    assert "goes without --cfg" in capsys.readouterr().err
+    assert "goes with one recipe and not with --cfg" in capsys.readouterr().err

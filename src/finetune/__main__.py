@@ -11,6 +11,7 @@ verbs:
 
 options:
   -m, --multirun    train once for each combination of comma-separated values
+      --find-lr     look for a learning rate instead: up to 100 steps, lr.svg in the run folder, nothing trained
   -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
       --check-data  say everything that is wrong or odd with the data, and stop (0 if it is good, else 2)
   -h, --help        print this and stop
@@ -68,6 +69,7 @@ _STORAGE = (
 )
 
 CHECK_DATA = "--check-data"
+FIND_RATE = "--find-lr"
 BUG = 70
 BY_HAND = 130  # what a shell reports for SIGINT
 
@@ -116,14 +118,16 @@ def train(words: list[str]) -> int:
     """train what the recipe says; needs no verb"""
     from finetune.compose import compose, through_hydra
 
-    flags, overrides = _flags([word for word in words if word != CHECK_DATA])
+    find_rate = FIND_RATE in words
+    flags, overrides = _flags([word for word in words if word not in (CHECK_DATA, FIND_RATE)])
+    for alone in (CHECK_DATA, FIND_RATE):
+        if flags and alone in words:
+            raise UserError("recipe", alone, f"goes with one recipe and not with {flags[0]}", "leave one of them out")
     if CHECK_DATA in words:
-        if flags:
-            raise UserError("recipe", CHECK_DATA, f"goes without {flags[0]}", "leave one of the two out")
         return _check_data(compose(overrides))
     if flags:
         return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
-    return _start(compose(overrides))
+    return _start(compose(overrides), find_rate)
 
 
 def list_recipes(words: list[str]) -> int:
@@ -168,14 +172,15 @@ def _dispatch(words: list[str]) -> int:
     return train(words)
 
 
-def _start(composed: Composed) -> int:
+def _start(composed: Composed, find_rate: bool = False) -> int:
     from finetune.check import check
 
     check(composed.recipe)
     from finetune.run import run
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
-    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides), log)
+    how = {"find_rate": True} if find_rate else {}
+    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
 
 
 def _check_data(composed: Composed) -> int:

@@ -13,7 +13,7 @@ from finetune.learning.augment_keys import settle
 from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
-from finetune.recipe import Data, Head, Phase, Recipe, Until, named_heads
+from finetune.recipe import Data, Head, Phase, Recipe, Train, Until, named_heads
 
 DATA_KINDS = ("images", "arrays", "tfrecord", "csv", "tfds", "python", "synthetic")
 NAMED_KINDS = ("tfrecord", "csv", "tfds", "python")  # those that data.columns is for
@@ -21,6 +21,7 @@ BALANCES = ("none", "sampling")
 HEAD_KINDS = ("linear", "mlp", "conv")
 LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
 PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # finetune.engine.precision says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
 ON_NAN = ("stop", "rollback")
@@ -61,6 +62,7 @@ def check(recipe: Recipe) -> None:
     if recipe.eval.goal is not None:
         _one_of("eval.goal", recipe.eval.goal, GOALS)
     goal_of(recipe.eval.metric, recipe.eval.goal)
+    _one_of("train.precision", recipe.train.precision, PRECISIONS)
     _filled("source.path", recipe.source.path)
     _filled("cut", recipe.cut)
     _one_of("source.weights", recipe.source.weights, WEIGHTS)
@@ -102,9 +104,12 @@ def check(recipe: Recipe) -> None:
     _number("train.plateau.patience", recipe.train.plateau.patience, least=1)
     _between("train.plateau.factor", recipe.train.plateau.factor)
     _number("train.stop_early", recipe.train.stop_early, least=1)
+    _decay(recipe.train)
+    _accumulate(recipe.train)
+    _share("train.ema", 0.0 if recipe.train.ema is None else recipe.train.ema)
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     for number, phase in enumerate(recipe.phases):
-        _phase(f"phases[{number}]", phase, [before.name for before in recipe.phases[:number]])
+        _phase(f"phases[{number}]", phase, [before.name for before in recipe.phases[:number]], recipe.train)
         _until(f"phases[{number}].until", phase.until, is_last=number == len(recipe.phases) - 1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
@@ -183,6 +188,32 @@ def _length(steps: int | None, epochs: float | None) -> None:
     _number("train.epochs", epochs, least=0)
 
 
+def _decay(train: Train) -> None:
+    """What only some schedules read is refused with the others, or it would be passed over in silence."""
+    _share("train.schedule_end", train.schedule_end)
+    if train.schedule_end and train.schedule in ("constant", "plateau", "step"):
+        what = f"{train.schedule_end}, but the schedule {train.schedule} has no end to fall to"
+        raise UserError("recipe", "train.schedule_end", what, "use train.schedule=cosine, linear or exponential")
+    if train.schedule == "exponential" and not train.schedule_end:
+        what = "0, which an exponential never reaches"
+        raise UserError("recipe", "train.schedule_end", what, "e.g. train.schedule_end=0.01")
+    if bool(train.decay_steps) != (train.schedule == "step"):
+        what = f"{train.decay_steps}, and train.schedule is {train.schedule}"
+        raise UserError("recipe", "train.decay_steps", what, "e.g. train.schedule=step train.decay_steps=[60,90]")
+    for at in train.decay_steps:
+        if isinstance(at, bool) or not isinstance(at, (int, float)) or not (0 < at < 1 or (at >= 1 and at % 1 == 0)):
+            what = f"{at!r} is neither a whole step nor a share between 0 and 1"
+            raise UserError("recipe", "train.decay_steps", what, "e.g. [60, 90], or [0.6, 0.9] of all steps")
+    _number("train.decay_rate", train.decay_rate, above=0)
+
+
+def _accumulate(train: Train) -> None:
+    _number("train.accumulate", train.accumulate, least=1)
+    if train.batch_size % train.accumulate:
+        what = f"a batch of {train.batch_size} has no {train.accumulate} equal portions"
+        raise UserError("recipe", "train.accumulate", what, "it has to divide train.batch_size")
+
+
 def _number(key: str, value: float | None, *, least: float | None = None, above: float | None = None) -> None:
     """None passes: a key that needs a value has no None in the schema."""
     if value is None:
@@ -226,7 +257,7 @@ def _trust(value: Any) -> None:
         raise UserError("recipe", "source.trust", f"{value!r} is not true, false or a list of ops", "e.g. [DecodePng]")
 
 
-def _phase(where: str, phase: Phase, before: list[str]) -> None:
+def _phase(where: str, phase: Phase, before: list[str], train: Train) -> None:
     _filled(f"{where}.name", phase.name)
     if phase.name in before:
         raise UserError("recipe", f"{where}.name", f"there is a phase '{phase.name}' before", "name it otherwise")
@@ -236,6 +267,9 @@ def _phase(where: str, phase: Phase, before: list[str]) -> None:
     _number(f"{where}.learning_rate", phase.learning_rate, above=0)
     _number(f"{where}.warmup_steps", phase.warmup_steps, least=0)
     _one_of(f"{where}.schedule", phase.schedule or "constant", DECAYS)
+    if phase.schedule != train.schedule and phase.schedule in ("exponential", "step"):
+        what = f"'{phase.schedule}' is not train.schedule, which alone says how far and when it falls"
+        raise UserError("recipe", f"{where}.schedule", what, "use cosine, linear or constant")
     _one_of(f"{where}.optimizer", phase.optimizer or "adam", OPTIMIZERS)
 
 

@@ -36,6 +36,7 @@ class Plan:
     tasks: tuple[Task, ...]
     members: Sequence[np.ndarray] | None  # the training examples of each class, where classes are balanced
     steps: int
+    portion: int  # the examples that a step computes at once
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
     old_head: Source | None = None  # the source cut at its own head, where the recipe names it
 
@@ -100,6 +101,7 @@ def make_plan(recipe: Recipe) -> Plan:
         tasks=tasks,
         members=_members(training, tasks) if recipe.data.balance == "sampling" else None,
         steps=steps_in(recipe.train.epochs or 0) if recipe.train.steps is None else recipe.train.steps,
+        portion=recipe.train.batch_size // recipe.train.accumulate,
         digests={
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
@@ -123,7 +125,8 @@ def _read(recipe: Recipe, at: str, inputs: Mapping[str, str], also: Mapping[str,
     asked = recipe.source
     wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)
     source = read_source(asked.path, at, inputs, asked.feeds, asked.trust, wishes, asked.dropout, also)
-    batch_sizes = {recipe.train.batch_size, recipe.eval.batch_size or recipe.train.batch_size}
+    portion = recipe.train.batch_size // recipe.train.accumulate
+    batch_sizes = {portion, recipe.eval.batch_size or portion}
     return resized(source, batch_sizes, recipe.data.image_size)
 
 

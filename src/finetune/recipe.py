@@ -139,7 +139,10 @@ class Train:
     batch_size: int = 32
     optimizer: str = "adam"  # a Keras optimizer by name
     learning_rate: float = 1e-3
-    schedule: str = "constant"  # of the learning rate: constant; linear or cosine over all steps; plateau
+    schedule: str = "constant"  # of the rate: constant, linear, cosine, exponential or step over all steps; plateau
+    schedule_end: float = 0.0  # the share of the rate at the end, for linear, cosine and exponential
+    decay_steps: list[Any] = field(default_factory=list)  # for step: after which steps; below 1: shares of all steps
+    decay_rate: float = 0.1  # what the rate is multiplied by after each of them
     plateau: Plateau = field(default_factory=Plateau)
     warmup_steps: int = 0  # over which the learning rate rises to its value
     mixup: float = 0.0  # blends examples and their targets, by a share from Beta(mixup, mixup): 0.2 is usual
@@ -154,6 +157,12 @@ class Train:
     # When a loss or a gradient is NaN or Inf: stop, or rollback, which goes back to the newest checkpoint with half the
     # learning rate, three times at most. With checkpoint.every_minutes, where it goes back to depends on the clock.
     on_nan: str = "stop"
+    accumulate: int = 1  # in how many portions the batch is computed, one after the other: less memory, the same step
+    ema: Optional[float] = (
+        None  # decay of moving averages of what learns; evaluation and the pair take them, e.g. 0.999
+    )
+    precision: str = "float32"  # of products and convolutions in a step: or mixed_bfloat16, mixed_float16
+    xla: bool = False  # compile the step with XLA
     log_every_steps: int = 10
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.errors import UserError
 from finetune.learning import monitor
 from finetune.learning.course import Standing, naming, standing_in, unreached
 from finetune.plan import make_plan
@@ -22,20 +23,22 @@ from finetune.surgery.source import read_values
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
 
 
-def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
+def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool = False) -> int:
     """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
+
+    With `find_rate` it only looks for a learning rate, from step 0 on, and leaves nothing to go on with.
 
     Raises:
       UserError: anything that the user can mend.
     """
     # ---- Is there anything to do?
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml)
-    if folder.is_finished:
+    if folder.is_finished and not find_rate:
         print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
         return 0
 
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
-    plan = make_plan(recipe)
+    plan, train = make_plan(recipe), recipe.train
     source = plan.source
     run_folder.check_same(folder.record, plan.digests)
 
@@ -49,17 +52,19 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     from finetune.engine.reuse import with_old_rows
     from finetune.engine.rows import check_sizes
     from finetune.learning import baselines, batches, duplicates
+    from finetune.learning.accumulation import portions
     from finetune.learning.augment_keys import settle
     from finetune.learning.data import Examples
     from finetune.learning.distill import with_old_logits
     from finetune.learning.drift import Drift, drift
     from finetune.learning.evaluate import Evaluation, evaluate, losses_of, metrics
+    from finetune.learning.find_rate import STEPS, rate_at, sweep
     from finetune.learning.l2_sp import anchors, penalised
     from finetune.learning.mixing import make_mixing
     from finetune.learning.optimizers import make
     from finetune.learning.state import State, as_saved, check_frozen, digest, make_state, saved_keys
     from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step, seed_of
-    from finetune.results import damage, export, findings, report
+    from finetune.results import damage, export, findings, rates, report
     from finetune.results.rollback import persistent
     from finetune.surgery import doubts
 
@@ -67,7 +72,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     pretrained = read_values(source, recipe.run.seed, recipe.source.allow_nonfinite)
     pieces = source.pieces()
     load_newest = partial(checkpoints.load_newest, folder.checkpoints, STEM, saved_keys(pretrained, pieces))
-    saved = load_newest()
+    saved = None if find_rate else load_newest()
     start = 0 if saved is None else saved.step
     rules = plan.rules(recipe)
     is_over = saved is not None and monitor.ends(monitor.watch_in(saved.values), rules)  # by an evaluation
@@ -79,12 +84,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     # ---- Graft: source and head become pure functions of inputs and variables.
     load_training = batches.make_loader(plan.training, source.input_kinds(), recipe.data)
     load_held_out = batches.make_loader(plan.held_out, source.input_kinds(), recipe.data)
-    probe = partial(batches.probe, plan.training, load_training, recipe.train.batch_size, pretrained)
+    probe = partial(batches.probe, plan.training, load_training, plan.portion, pretrained)
     sized = check_sizes(source, phase.variants.evaluation, phase.variants.feeds, probe()) if source.is_resized else []
     distill = recipe.distill if recipe.distill.tensor is not None else None
-    mixing = make_mixing(recipe.train.mixup, recipe.train.cutmix, plan.tasks)
+    mixing = make_mixing(train.mixup, train.cutmix, plan.tasks)
     with naming(phase.key):
-        model = graft(phase.variants, plan.heads, plan.tasks, probe, distill, mixed=mixing is not None)
+        words = distill, mixing is not None, train.precision, train.xla
+        model = graft(phase.variants, plan.heads, plan.tasks, probe, *words)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):
             check_gradients(model, later.variants)
@@ -113,6 +119,32 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     state, standing = begin(values_of(saved), start)
 
+    varied = settle(recipe.data.augment, recipe.data.kind) is not None
+    portion = train.batch_size, recipe.run.seed
+
+    def batches_of(start: int, stop: int) -> Iterator[batches.Batch]:
+        made = batches.training_batches(
+            plan.training, load_training, start, stop, *portion, plan.members, varied, mixing
+        )
+        return made if model.teacher is None else with_old_logits(made, model.teacher, pretrained, OLD)
+
+    if find_rate:
+
+        def loss_at(number: int) -> float:
+            try:
+                return tried(number, *next(given)[:2])["loss"]
+            except NonFinite as bad:
+                raise UserError("numerics", f"step {number}", bad.what, "look at the data with --check-data") from bad
+
+        given = batches_of(0, STEPS)
+        share = lambda number: rate_at(number) / phase.train.learning_rate  # noqa: E731
+        drawn = anchors(model.rates, pretrained, heads, plan.l2_sp(train, model.rates), train.l2_head)
+        words = recipe.run.seed, share, train.clip_norm, train.accumulate
+        tried = make_step(penalised(model.step, drawn), state, *words)
+        for line in rates.write(folder.path, sweep(loss_at)):
+            print(line)
+        return 0
+
     # ---- Proof of load: these are the checkpoint's bits, and they give the features that the unsliced graph gives.
     proof = None
     if saved is None:
@@ -133,7 +165,15 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     tell.line(report.first_line(folder.path, source.pair.prefix, STEM, saved))
     warnings = doubts.warnings(source, model.variants.evaluation, pretrained) + unreached(plan.phases, plan.steps)
     warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
-    for line in [*report.opening(plan, model, saved, started, proof), *state.said, *sized, *reused, *warnings]:
+    numerics = report.numerics(train, model, len(state.averages), started)
+    for line in [
+        *report.opening(plan, model, saved, started, proof),
+        *numerics,
+        *state.said,
+        *sized,
+        *reused,
+        *warnings,
+    ]:
         tell.line(line)
     meta = pair_graph(source, model)
     if not (folder.checkpoints / f"{STEM}.meta").exists():  # the same at every save, so it is written once
@@ -144,7 +184,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     # ---- Train, one phase after the other; where a recipe names none, there is one.
     def in_order(examples: Examples, load: batches.Loader) -> Iterator[batches.Batch]:
-        size = recipe.eval.batch_size or recipe.train.batch_size
+        size = recipe.eval.batch_size or plan.portion
         return batches.evaluation_batches(examples, load, size, whole=source.batch_size is not None)
 
     def held_out_now() -> dict[str, Evaluation]:
@@ -159,7 +199,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         if old_head is None or plan.old_head is None:
             return None
         before = {f"variable/{name}": value for name, value in pretrained.items()}
-        now = {f"variable/{n}": value for n, value in lora.merged(model.adapters, state.variables()).items()}
+        now = {f"variable/{n}": value for n, value in lora.merged(model.adapters, state.judged()).items()}
         inputs = (state.arguments(i, {}) for i, _, _ in in_order(plan.held_out, load_held_out))
         rows = ({"before": old_head({**given, **before}), "after": old_head({**given, **now})} for given in inputs)
         return drift(plan.old_head.cut, **baselines.collect(rows, len(plan.held_out)))
@@ -170,7 +210,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
 
     def write_pair(place: Path, evaluated: Mapping[str, float]) -> None:
         beside = report.beside_the_pair(plan, model, recipe, evaluated)
-        export.write_pair(place, meta, lora.merged(model.adapters, state.variables()), pieces, beside)
+        export.write_pair(place, meta, lora.merged(model.adapters, state.judged()), pieces, beside)
 
     def evaluate_at(step: int) -> bool:
         """Whether the phase under way, or all, is over."""
@@ -210,12 +250,6 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         changing = {} if share is None else {"learning_rate": phase.train.learning_rate * share(step)}
         tell.scalars("train", step, {**found, **changing})
 
-    def batches_of(start: int, stop: int) -> Iterator[batches.Batch]:
-        made = batches.training_batches(
-            plan.training, load_training, start, stop, *portion, plan.members, varied, mixing
-        )
-        return made if model.teacher is None else with_old_logits(made, model.teacher, pretrained, OLD)
-
     def move_to(values: Mapping[str, Any], step: int) -> None:
         """Begins the phase in which `standing` is, or goes on with it."""
         nonlocal phase, model, state, standing
@@ -229,15 +263,18 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
     def go_back(bad: NonFinite) -> int:
         nonlocal standing
         before = state.watch
-        back = load_newest() if recipe.train.on_nan == "rollback" and before.rollbacks < monitor.RETRIES else None
+        back = load_newest() if train.on_nan == "rollback" and before.rollbacks < monitor.RETRIES else None
         if back is None:
             at = bad.step - 1, bad.step
             inputs, targets, indices = next(batches_of(*at))
-            first = model.first_nonfinite(state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step)))
+            step = state.arguments(inputs, targets, seed_of(recipe.run.seed, bad.step))
+            tried = (model.first_nonfinite(given) for given in portions(step, train.accumulate))
+            first = next((found for found in tried if found is not None), None)
             # Each example by itself: neither varied nor mixed with another.
             plain = batches.training_batches(plan.training, load_training, *at, *portion, plan.members)
             inputs, targets, _ = next(plain)
-            losses = losses_of(model.forward(state.arguments(inputs, targets)), plan.tasks)
+            alone = portions(state.arguments(inputs, targets, (0, 0)), train.accumulate)
+            losses = np.concatenate([losses_of(model.forward(given), plan.tasks) for given in alone])
             sources = [plan.training.sources[int(i)] for i in indices]
             raise damage.refusal(bad.step, bad.what, first, losses, sources, before.rollbacks) from bad
         # Nothing is saved: a run that is killed before its next save comes to the same step with the same bits, and
@@ -258,16 +295,17 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
                 tell.line(line)
             left = lambda: monitor.share_of_rate(state.watch, rules_now())  # noqa: E731
             share = phase.share_of_rate(standing.began[-1], plan.steps, left)
-            drawn = anchors(model.rates, pretrained, heads, plan.l2_sp(recipe.train, model.rates), recipe.train.l2_head)
+            drawn = anchors(model.rates, pretrained, heads, plan.l2_sp(train, model.rates), train.l2_head)
+            how = train.clip_norm, train.accumulate, train.ema
             end = stop if phase.last is None else min(stop, phase.last)
             step = loop(
-                make_step(penalised(model.step, drawn), state, recipe.run.seed, share, recipe.train.clip_norm),
+                make_step(penalised(model.step, drawn), state, recipe.run.seed, share, *how),
                 batches_of(step, end),
                 step,
                 end,
                 Actions(log=log_at, evaluate=evaluate_at, save=save_at, advance=tell.advance),
-                log_every=recipe.train.log_every_steps,
-                evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+                log_every=train.log_every_steps,
+                evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(train.batch_size)),
                 checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
             )
             if step == stop or monitor.ends(state.watch, rules):
@@ -278,12 +316,10 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
             move_to({name: np.asarray(value) for name, value in state.everything(step).items()}, step)
 
     share: Callable[[int], float] | None = None
-    varied = settle(recipe.data.augment, recipe.data.kind) is not None
-    portion = recipe.train.batch_size, recipe.run.seed
     tell.part = phase.name
     if saved is None:
         evaluate_at(0)  # the baseline: an untrained head
-        affordable = plan.steps * recipe.train.batch_size  # a probe costs no more than the training
+        affordable = plan.steps * train.batch_size  # a probe costs no more than the training
         if recipe.eval.probe and len(plan.held_out) and affordable:
             named = recipe.eval.metrics
             found = baselines.probe(features_now, plan.training, plan.held_out, plan.tasks, affordable, named)
@@ -291,7 +327,7 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str]) -> int:
         if varied or mixing is not None:
             words = recipe.data, *portion, plan.members, mixing
             tell.training(batches.seen_in_training(plan.training, source.input_kinds(), *words))
-        if recipe.train.on_nan == "rollback":
+        if train.on_nan == "rollback":
             save_at(0)
     tell.progress(start, stop)
     last = persistent(train_from, go_back, start)

@@ -7,6 +7,8 @@ import tensorflow as tf
 from finetune.check import OPTIMIZERS
 from finetune.errors import UserError
 from finetune.learning.optimizers import Groups, make
+from finetune.learning.state import make_state
+from finetune.recipe import Train
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -55,3 +57,30 @@ def test_a_share_scales_the_step_of_every_group_and_none_leaves_it(name: str):
         moved[share] = np.array([1 - variables[n].numpy()[0] for n in ("slow", "fast")])
     np.testing.assert_array_equal(moved[None], moved[1.0])
     np.testing.assert_allclose(moved[0.25], moved[1.0] / 4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_with_the_same_bits_after_a_restore(name: str):
+    start = {"w": np.float32([[1.0, 2.0], [3.0, 4.0]]), "b": np.float32([0.5, -0.5])}
+    make_anew = lambda: make_state(start, {"w": 1.0, "b": 0.1}, [], {}, Train(optimizer=name, learning_rate=0.1))  # noqa: E731
+    whole, killed = make_anew(), make_anew()
+    for state, steps in ((whole, range(6)), (killed, range(3))):
+        for step in steps:
+            state.groups.apply(gradients_at(step))
+    resumed = make_anew()
+    resumed.restore({name: np.asarray(value) for name, value in killed.everything(3).items()})
+    for step in range(3, 6):
+        resumed.groups.apply(gradients_at(step))
+    ours, undisturbed = resumed.everything(6), whole.everything(6)
+    assert ours.keys() == undisturbed.keys()
+    for key in ours:
+        np.testing.assert_array_equal(np.asarray(ours[key]), np.asarray(undisturbed[key]), err_msg=key)
+    assert not np.array_equal(whole.live["w"], killed.live["w"])
+
+
+def gradients_at(step: int) -> dict[str, tf.Tensor]:
+    random = np.random.default_rng(step)
+    return {
+        "w": tf.constant(random.normal(size=(2, 2)), tf.float32),
+        "b": tf.constant(random.normal(size=2), tf.float32),
+    }

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from finetune import recipe
 from finetune.learning.state import State, make_state
-from finetune.learning.train import NonFinite, check_finite, make_step
+from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step
 
 
 def program(loss: float = 1.0):
@@ -89,3 +89,17 @@ def test_weights_that_a_step_has_made_infinite_are_seen():
         make_step(gradients(-3e38, 0.0), found, 0)(number, {}, {})
     with pytest.raises(NonFinite, match=r"step 2: no longer finite is a$"):
         check_finite(found, 2)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_the_norm_of_all_gradients_is_given_as_it_was_before_clipping(clip_norm: float | None):
+    found = make_step(program(), state(), 0, clip_norm=clip_norm)(1, {}, {})
+    assert float(found["gradient_norm"]) == pytest.approx(5.0)
+
+
+def test_a_norm_that_overflows_is_left_out_of_the_log():
+    lines: list[Mapping[str, float]] = []
+    actions = Actions(lambda number, found: lines.append(found), lambda n: None, lambda n: None, lambda loss: None)
+    step = lambda number, inputs, targets: {"loss": 1.0, "gradient_norm": tf.constant(float("inf"))}  # noqa: E731
+    loop(step, iter([({}, {}, [0])]), 0, 1, actions, 1, Clock(), Clock())
+    assert lines[0].keys() == {"loss", "examples_per_second"}

@@ -30,6 +30,7 @@ from finetune.surgery.bodies import renamed
 from finetune.surgery.randomness import SEED
 
 TARGETS = "finetune/targets/"  # of a head, by its scope
+SCALE = "finetune/loss_scale"
 _BARRIER = "put a gradient barrier above it with stop_gradient"
 
 
@@ -156,7 +157,11 @@ def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
 
 
 def step_program(
-    backbone: Backbone, grafts: Sequence[Graft], learning: Mapping[str, bool], barriers: Sequence[str]
+    backbone: Backbone,
+    grafts: Sequence[Graft],
+    learning: Mapping[str, bool],
+    barriers: Sequence[str],
+    is_scaled: bool = False,
 ) -> Program:
     """Loss and gradients of one batch, and the values that the source's own updates would assign.
 
@@ -166,6 +171,7 @@ def step_program(
       learning: the variables whose gradients are wanted, source's and heads', and whether somebody asked for each by
         name; the others are left out where no gradient reaches them.
       barriers: tensors through which no gradient passes.
+      is_scaled: whether an input `scale` multiplies the gradients, from the loss on.
 
     Raises:
       UserError: no gradient reaches a variable that was asked for.
@@ -182,7 +188,8 @@ def step_program(
         loss = next(iter(losses.values())) if len(losses) == 1 else tf.add_n(list(losses.values()))
         tensors = [graph.get_tensor_by_name(f"{name}:0") for name in learning]
         stops = [graph.get_tensor_by_name(b) for b in barriers if node_of(b) in backbone.graph.nodes]
-        gradients = dict(zip(learning, _gradients(loss, tensors, stops), strict=True))
+        scale = tf.compat.v1.placeholder(tf.float32, [], SCALE) if is_scaled else None
+        gradients = dict(zip(learning, _gradients(loss, tensors, stops, scale), strict=True))
         for name, gradient in gradients.items():
             if gradient is None and learning[name]:
                 what = f"no gradient reaches variable '{name}' from the loss"
@@ -221,9 +228,9 @@ def _dropout(graft: Graft) -> Callable[[Any], Any]:
     return drop
 
 
-def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any]) -> list[Any]:
+def _gradients(loss: Any, tensors: Sequence[Any], stops: Sequence[Any], scale: Any) -> list[Any]:
     try:
-        return tf.compat.v1.gradients(loss, tensors, stop_gradients=stops)
+        return tf.compat.v1.gradients(loss, tensors, grad_ys=scale, stop_gradients=stops)
     except LookupError as error:
         raise UserError("source", "learn", str(error).splitlines()[0], _BARRIER) from error
     except AttributeError as error:  # from TensorFlow, which asks the context of a loop for the one around it
@@ -244,9 +251,10 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
     fields = set(map(node_of, backbone.inputs.values()))
     inputs = {f"input/{name}": tensor for name, tensor in backbone.inputs.items()}
     targets = {name for name in placeholders if name.startswith(TARGETS)}
-    inputs |= {f"variable/{n}": f"{n}:0" for n in placeholders - fields - targets - {SEED}}
+    inputs |= {f"variable/{n}": f"{n}:0" for n in placeholders - fields - targets - {SEED, SCALE}}
     inputs |= {f"target/{name.removeprefix(TARGETS)}": f"{name}:0" for name in targets}
     inputs |= {"seed": f"{SEED}:0"} if SEED in placeholders else {}
+    inputs |= {"scale": f"{SCALE}:0"} if SCALE in placeholders else {}
     for node in definition.node:
         # The gradients of V1 loops colocate their stacks with nodes of the loop, by name.
         node.device = ""
@@ -257,13 +265,15 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
     return Program(definition, inputs, {name: tensor.name for name, tensor in outputs.items()}, backbone.tables)
 
 
-def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def as_function(
+    program: Program, wanted: Sequence[str] | None = None, xla: bool = False
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """The program as a function from tensors by name to tensors by name, callable inside a `tf.function`.
 
     Only the inputs that the wanted outputs need have to be given; more may be given.
 
     `wrap_function` does the import: the automatic control dependencies of `tf.function` would put a `NoOp` into a
-    loop's frame.
+    loop's frame. With `xla` it is compiled, for each shape of its inputs anew.
     """
     wanted = list(program.outputs) if wanted is None else list(wanted)
     nodes = {n.name: n for n in program.graph.node}
@@ -289,11 +299,18 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
         return [tf.identity(direct[w]) if w in direct else next(results) for w in wanted]
 
     function = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(s.shape, s.dtype) for s in specs])
+    if xla:
+        function = tf.function(function, jit_compile=True)
 
     def call(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return dict(zip(wanted, function(*(values[name] for name in names)), strict=True))
         except tf.errors.InvalidArgumentError as error:
+            if xla and (refused := re.search(r"XLA_\w+: (\w+) \(.*?{{node ([^}]+)}}", str(error))):
+                what = f"XLA cannot compile {refused[1]} (node '{refused[2]}')"
+                raise UserError("recipe", "train.xla", what, _without_xla(refused[1])) from error
+            if xla and "compile-time constant" in str(error):
+                raise UserError("recipe", "train.xla", f"XLA: {reason(error)}", _without_xla()) from error
             if lacking := re.search(
                 r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
             ):
@@ -313,6 +330,11 @@ def as_function(program: Program, wanted: Sequence[str] | None = None) -> Callab
             raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
 
     return call
+
+
+def _without_xla(op: str = "") -> str:
+    is_v1_control = op in ("Enter", "Exit", "Switch", "Merge", "NextIteration", "LoopCond")
+    return f"take train.xla back{': it takes no loops and branches of TensorFlow 1' if is_v1_control else ''}"
 
 
 def _made(table: Table) -> Any:

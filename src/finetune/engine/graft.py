@@ -23,6 +23,7 @@ from finetune.engine.heads import flattening as flattening_of
 from finetune.engine.lora import merged_arguments, with_adapters
 from finetune.engine.losses import LOSSES, distillation, objective
 from finetune.engine.nonfinite import first_nonfinite
+from finetune.engine.precision import lowered
 from finetune.learning.tasks import Task
 from finetune.names import node_of, tensor_name
 from finetune.recipe import Distill, Head
@@ -60,6 +61,9 @@ class Model:
     first_nonfinite: Callable[[Mapping[str, Any]], str | None]  # of what `step` computes
     rates: Mapping[str, float]  # variable -> multiple of the learning rate
     updated: frozenset[str]  # variables that the source's own updates change
+    products: int = 0  # nodes of the step that compute in 16 bits
+    precision: str = "float32"  # of the step
+    xla: bool = False  # whether the step is compiled with XLA
     teacher: Function | None = None  # the old logits, where training is to keep them
 
     @property
@@ -90,6 +94,8 @@ def graft(
     probe: Probe | None = None,
     distill: Distill | None = None,
     mixed: bool = False,
+    precision: str = "float32",
+    xla: bool = False,
 ) -> Model:
     """Joins heads to the source, and compiles both variants.
 
@@ -100,6 +106,8 @@ def graft(
         if neither the file nor shape inference knows how wide the cut is.
       distill: the old logits that training is to keep, one of the cuts.
       mixed: whether examples are mixed in training, so that one has a distribution of classes.
+      precision: of the training step; the evaluation is always float32.
+      xla: whether the training step is compiled with XLA.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
@@ -133,7 +141,9 @@ def graft(
         forward=with_adapters(as_function(forward, outputs), variants.adapters),
         features=with_adapters(features, variants.adapters),
         teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
-        **_learning(variants, (*trained, *old)),
+        precision=precision,
+        xla=xla,
+        **_learning(variants, (*trained, *old), precision, xla),
     )
 
 
@@ -183,7 +193,7 @@ def regraft(model: Model, variants: Variants) -> Model:
       UserError: as `graft`.
     """
     variants = _of_one_shape(model, variants)
-    return replace(model, variants=variants, **_learning(variants, model.trained))
+    return replace(model, variants=variants, **_learning(variants, model.trained, model.precision, model.xla))
 
 
 def check_gradients(model: Model, variants: Variants) -> None:
@@ -192,7 +202,7 @@ def check_gradients(model: Model, variants: Variants) -> None:
     Raises:
       UserError: no gradient reaches a variable, TensorFlow refuses the graph.
     """
-    _step(_of_one_shape(model, variants), model.trained)
+    _step(_of_one_shape(model, variants), model.trained, model.precision)
 
 
 def _of_one_shape(model: Model, variants: Variants) -> Variants:
@@ -201,27 +211,30 @@ def _of_one_shape(model: Model, variants: Variants) -> Variants:
     return replace(variants, training=replace(variants.training, shapes=known.shapes), evaluation=known)
 
 
-def _learning(variants: Variants, trained: Sequence[Graft]) -> dict[str, Any]:
+def _learning(variants: Variants, trained: Sequence[Graft], precision: str, xla: bool) -> dict[str, Any]:
     """The fields of a model that say what learns."""
-    rates, step = _step(variants, trained)
-    function = as_function(step, [name for name in step.outputs if not name.endswith("/logits")])
+    rates, step = _step(variants, trained, precision)
+    low = None if precision == "float32" else lowered(step, precision)
+    outputs = [name for name in step.outputs if not name.endswith("/logits")]
+    function = as_function(low.program if low else step, outputs, xla)
     rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
     return {
         "step": with_adapters(function, variants.adapters),
         "first_nonfinite": lambda given: first_nonfinite(step, merged_arguments(variants.adapters, given)),
         "rates": {**rates, **{name: adapter.rate for adapter in variants.adapters for name in adapter.shapes}},
         "updated": frozenset(u.variable for u in variants.training.updates),
+        "products": low.count if low else 0,
     }
 
 
-def _step(variants: Variants, trained: Sequence[Graft]) -> tuple[dict[str, float], Program]:
+def _step(variants: Variants, trained: Sequence[Graft], precision: str) -> tuple[dict[str, float], Program]:
     """The rates of all that is to learn by itself, and the program of a step."""
     rates = {**variants.rates(), **{name: 1.0 for new in trained for name in new.variables}}
     barriers = [b for b in variants.barriers if node_of(b) in variants.training.graph.nodes]
     asked = {fate.variable.name: fate.rule is not None for fate in variants.fates}
     asked |= {adapter.variable: True for adapter in variants.adapters}
     learning = {name: asked.get(name, True) for name in (*rates, *(a.variable for a in variants.adapters))}
-    return rates, step_program(variants.training, trained, learning, barriers)
+    return rates, step_program(variants.training, trained, learning, barriers, is_scaled=precision == "mixed_float16")
 
 
 def _probed(

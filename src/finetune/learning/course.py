@@ -56,7 +56,8 @@ class Phase:
         if train.schedule == "constant" and not train.warmup_steps and train.on_nan == "stop":
             return None
         length = (steps if self.last is None else self.last) - began
-        return lambda step: share(train.schedule, step - began, length, train.warmup_steps) * left()
+        end, at, by = train.schedule_end, train.decay_steps, train.decay_rate
+        return lambda step: share(train.schedule, step - began, length, train.warmup_steps, end, at, by) * left()
 
 
 @dataclass(frozen=True)

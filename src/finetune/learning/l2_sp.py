@@ -47,18 +47,19 @@ def penalised(program: Function, drawn: Mapping[str, Anchor]) -> Function:
         return program
 
     @tf.function
-    def penalty(variables: Mapping[str, Any], gradients: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def penalty(variables: Mapping[str, Any], gradients: Mapping[str, Any], scale: Any) -> tuple[Any, dict[str, Any]]:
         total, changed = tf.constant(0.0), {}
         for name, gradient in gradients.items():
             way = variables[name] - tf.cast(drawn[name].value, gradient.dtype)
             total += tf.cast(drawn[name].strength * tf.nn.l2_loss(way), tf.float32)  # half of the square
-            changed[name] = gradient + drawn[name].strength * way
+            pull = drawn[name].strength * way
+            changed[name] = gradient + (pull if scale is None else tf.cast(scale, pull.dtype) * pull)
         return total, changed
 
     def run(arguments: Mapping[str, Any]) -> dict[str, Any]:
         outputs = dict(program(arguments))
         values = {name: tf.convert_to_tensor(arguments[f"variable/{name}"]) for name in drawn}
-        total, changed = penalty(values, {name: outputs[f"gradient/{name}"] for name in drawn})
+        total, changed = penalty(values, {name: outputs[f"gradient/{name}"] for name in drawn}, arguments.get("scale"))
         pulled = {f"gradient/{name}": gradient for name, gradient in changed.items()}
         return outputs | pulled | {"loss": outputs["loss"] + total, "l2_sp/loss": total}
 

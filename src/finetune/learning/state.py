@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from finetune.errors import UserError, shortlist
 from finetune.learning import decay, monitor
+from finetune.learning.averages import SUFFIX, make_averages
+from finetune.learning.loss_scale import LossScale, make_loss_scale
 from finetune.learning.optimizers import Groups
 from finetune.recipe import Train
 from finetune.surgery.source import of_piece
@@ -23,7 +25,8 @@ class State:
 
     `live` are `tf.Variable`s that a step may change, `frozen` constants that none can. `pieces` are the slices of
     partitioned variables: name -> (key in the checkpoint, the Saver's text for the slice). `watched` are the numbers of
-    the monitor, changed in place.
+    the monitor, changed in place. `averages` are the moving averages of live variables, by their names; none where the
+    recipe wants none.
     """
 
     live: Mapping[str, Any]
@@ -32,23 +35,34 @@ class State:
     pieces: Mapping[str, tuple[str, str]]
     said: tuple[str, ...] = ()  # which variables decay
     watched: np.ndarray = field(default_factory=lambda: monitor.Watch().numbers())
+    averages: Mapping[str, Any] = field(default_factory=dict)
+    scale: LossScale | None = None
 
-    def arguments(self, inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any = (0, 0)) -> dict[str, Any]:
-        """The arguments of a compiled program: inputs by field, targets by head, the step's seed, the variables."""
-        variables = {f"variable/{name}": value for name, value in self.variables().items()}
+    def arguments(self, inputs: Mapping[str, Any], targets: Mapping[str, Any], seed: Any = None) -> dict[str, Any]:
+        """The arguments of a compiled program: inputs by field, targets by head, the variables, and a step's seed.
+
+        Without a seed it is an evaluation, which takes the averages.
+        """
+        values = self.judged() if seed is None else self.variables()
+        variables = {f"variable/{name}": value for name, value in values.items()}
         given = {f"input/{n}": t for n, t in inputs.items()} | {f"target/{n}": t for n, t in targets.items()}
-        return {**variables, **given, "seed": seed}
+        scale = {} if self.scale is None else {"scale": self.scale.factor}
+        return {**variables, **given, **scale, "seed": (0, 0) if seed is None else seed}
 
     def variables(self) -> dict[str, Any]:
         """Every variable of the model by name."""
         return {**self.frozen, **self.live}
 
+    def judged(self) -> dict[str, Any]:
+        """Every variable as evaluation and the written pair take it: its average, where there is one."""
+        return {**self.variables(), **self.averages}
+
     def everything(self, step: int) -> dict[str, Any]:
         """What a checkpoint for resuming holds."""
-        return {**self.variables(), **self.groups.state(), monitor.TENSOR: self.watched, "global_step": np.int64(step)}
+        return {**self.variables(), **self._beside(), monitor.TENSOR: self.watched, "global_step": np.int64(step)}
 
     def restore(self, values: Mapping[str, Any], begins: bool) -> None:
-        """Takes up the optimizers and the watch that a checkpoint, or the phase before, leaves.
+        """Takes up optimizers, averages, loss scale and watch that a checkpoint, or the phase before, leaves.
 
         Where a phase `begins`, its optimizers go on only if all that they hold is there: if it all learned before, by
         the same rule and at the same rates of `learn`. Else they stay new.
@@ -56,12 +70,15 @@ class State:
         Raises:
           UserError: something is not there, and no phase begins.
         """
-        lacking = self.groups.state().keys() - values.keys()
-        if not lacking:
-            self.groups.restore(values)
-        elif not begins:
+        lacking = self._beside().keys() - values.keys()
+        if lacking and not begins:
             what = f"the checkpoint to go on from lacks {shortlist(sorted(lacking))}"
             raise UserError("storage", "checkpoints", what, "remove the run folder to start anew")
+        own = self.groups.state().keys()
+        if not lacking & own:
+            self.groups.restore(values)
+        for name in self._beside().keys() - own - lacking:
+            self._beside()[name].assign(values[name])
         self.conclude(monitor.watch_in(values))
 
     @property
@@ -75,9 +92,14 @@ class State:
 
     def nonfinite(self) -> list[str]:
         """The names of what a step has changed and that is not finite, optimizer slots included."""
-        changed = {**self.live, **self.groups.state()}
+        changed = {**self.live, **self._beside()}
         floats = {name: v for name, v in changed.items() if tf.as_dtype(v.dtype).is_floating}
         return [name for name, v in floats.items() if not np.isfinite(np.asarray(v, np.float64)).all()]
+
+    def _beside(self) -> dict[str, Any]:
+        """What steps change that is no variable of the model, by the name that a checkpoint gives it."""
+        averages = {f"{name}{SUFFIX}": average for name, average in self.averages.items()}
+        return {**self.groups.state(), **averages, **(self.scale.state() if self.scale is not None else {})}
 
 
 def make_state(
@@ -107,7 +129,10 @@ def make_state(
     if train.decay_exclude and not groups.weight_decay:
         what = "says what does not decay, but nothing does"
         raise UserError("recipe", "train.decay_exclude", what, "add train.weight_decay=…, or take it back")
-    return State(variables, frozen, groups, pieces, tuple(decay.told(groups.weight_decay, rates, spared)))
+    said = tuple(decay.told(groups.weight_decay, rates, spared))
+    averages = {} if train.ema is None else make_averages(variables)
+    scale = make_loss_scale() if train.precision == "mixed_float16" else None
+    return State(variables, frozen, groups, pieces, said, averages=averages, scale=scale)
 
 
 def saved_keys(names: Iterable[str], pieces: Mapping[str, tuple[str, str]]) -> dict[str, str]:

@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.errors import shortlist
+from finetune.learning.accumulation import in_portions
+from finetune.learning.averages import decay_at, follow
 from finetune.learning.state import State
 
-Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, float]]
+Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 
 class NonFinite(Exception):
@@ -41,18 +43,21 @@ def make_step(
     seed: int,
     share: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
 ) -> Step:
-    """(step, inputs, targets) -> losses, `loss` the one that is lessened; changes the live variables.
+    """(step, inputs, targets) -> losses, `loss` the one that is lessened, and `gradient_norm`; changes the state.
 
     Where something is not finite it raises `NonFinite` and changes nothing.
 
     `share` gives the share of the learning rate that a step takes. Gradients that together measure more than
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
-    networks").
+    networks"). `accumulate` portions of the batch are computed one after the other; `ema` is the decay of the averages.
 
     The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
     """
+    compute = program if accumulate == 1 else in_portions(program, accumulate)
 
     @tf.function(reduce_retracing=True)
     def total(changes: Mapping[str, Any]) -> Any:
@@ -62,34 +67,55 @@ def make_step(
             sums.append(tf.linalg.global_norm([t for n, t in changes.items() if n.startswith("gradient/")]))
         return tf.add_n(sums)
 
-    @tf.function(reduce_retracing=True)
-    def apply(outputs: Mapping[str, Any], part: Any) -> None:
-        gradients = {n.partition("/")[2]: t for n, t in outputs.items() if n.startswith("gradient/")}
+    def take(gradients: Mapping[str, Any], updates: Mapping[str, Any], part: Any, decay: Any, norm: Any) -> None:
         if clip_norm is not None:
-            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm, use_norm=norm)
             gradients = dict(zip(gradients, clipped, strict=True))
         state.groups.apply(gradients, part)
-        for name, value in outputs.items():
-            if name.startswith("update/"):
-                state.live[name.partition("/")[2]].assign(value)
+        for name, value in updates.items():
+            state.live[name].assign(value)
+        if decay is not None:
+            follow(state.averages, state.live, decay)
 
-    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, float]:
-        outputs = program(state.arguments(inputs, targets, seed_of(seed, number)))
+    @tf.function(reduce_retracing=True)
+    def apply(outputs: Mapping[str, Any], part: Any, decay: Any) -> Any:
+        gradients, updates = _of(outputs, "gradient/"), _of(outputs, "update/")
+        if state.scale is None:
+            norm = tf.linalg.global_norm(list(gradients.values()))
+            take(gradients, updates, part, decay, norm)
+            return norm
+        gradients = {name: gradient / state.scale.factor for name, gradient in gradients.items()}
+        norm = tf.linalg.global_norm(list(gradients.values()))
+        is_finite = tf.math.is_finite(norm)
+        if is_finite:
+            take(gradients, updates, part, decay, norm)
+        state.scale.learn(is_finite)
+        return norm
+
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
+        outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
         losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
         changes = {n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}
         loss = losses["loss"]
         if not np.isfinite(loss):
             raise NonFinite(number, f"the loss is {loss}")
-        if not np.isfinite(float(total(changes))):
+        # With a loss scale, gradients that overflow are no fault: the step is left out, and the scale falls.
+        if state.scale is None and not np.isfinite(float(total(changes))):
             bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
             if bad or clip_norm is not None:  # else only the sum was too large, and nothing is wrong
                 what = shortlist(bad) or "the norm of the gradients"
                 raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
         part = None if share is None else tf.constant(share(number), tf.float32)
-        apply(changes, part)
-        return losses
+        decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
+        norm = apply(changes, part, decay)
+        scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
+        return {**losses, "gradient_norm": norm, **scale}
 
     return step
+
+
+def _of(outputs: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {name.removeprefix(kind): tensor for name, tensor in outputs.items() if name.startswith(kind)}
 
 
 @dataclass(frozen=True)
@@ -141,7 +167,10 @@ def loop(
         now = time.monotonic()
         if number % log_every == 0 or number == stop:
             rate = (number - logged) * len(indices) / max(now - logged_at, 1e-9)
-            actions.log(number, {**losses, "examples_per_second": rate})
+            # Only here does anything wait for a step to end. Norms may overflow, and JSON has no infinity.
+            found = {name: float(value) for name, value in losses.items()}
+            finite = {name: value for name, value in found.items() if np.isfinite(value)}
+            actions.log(number, {**finite, "examples_per_second": rate})
             logged, logged_at = number, now
         # The evaluation sees the state that is saved right after it.
         is_last = number == stop

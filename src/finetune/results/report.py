@@ -30,7 +30,7 @@ from finetune.learning.evaluate import Evaluation
 from finetune.learning.tasks import Task
 from finetune.plan import Plan
 from finetune.reading import metagraph
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, Train
 from finetune.recipe_files import flat
 from finetune.results.card import CARD
 from finetune.results.checkpoints import Loaded, write_text
@@ -307,6 +307,29 @@ def _adapted(source: Source, model: Model) -> str:
     learning = sum(counts[name] for name in model.rates)
     many = f"{len(model.adapters)} matrices" if len(model.adapters) > 1 else "1 matrix"
     return f"lora: {many}, {learning:,} of {sum(counts.values()):,} parameters learn"
+
+
+def numerics(train: Train, model: Model, averages: int, started: Started) -> list[str]:
+    """How a step computes, where that is not the usual way."""
+    lines = []
+    if train.accumulate > 1:
+        lines.append(
+            f"step: {train.accumulate} portions of {train.batch_size // train.accumulate} examples, one after the other"
+        )
+    if train.ema is not None:
+        lines.append(
+            f"averages: evaluation and the written pair take moving averages of {averages} variables "
+            f"(decay {train.ema:g}); checkpoints hold both"
+        )
+    if train.precision != "float32":
+        kind = train.precision.removeprefix("mixed_")
+        done = f"{model.products} products and convolutions of a step are {kind}, all else and evaluation float32"
+        slow = "; most CPUs compute them several times slower" if started.device.startswith("cpu") else ""
+        none = f"a step has no product or convolution that could be {kind}"
+        lines.append(f"precision: {done + slow if model.products else none}")
+    if train.xla:
+        lines.append("xla: the step is compiled before it first runs; its random numbers are not those without XLA")
+    return lines
 
 
 def _learnt(plan: Plan, task: Task) -> str:

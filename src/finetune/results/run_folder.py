@@ -17,6 +17,7 @@ from finetune.errors import UserError
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import differences, flat, parse
+from finetune.results import rates
 from finetune.results.checkpoints import write_text
 
 RECIPE = "recipe.yaml"
@@ -73,7 +74,7 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
     if not path.is_dir():
         raise UserError("recipe", "run.dir", f"'{path}' is a file", "name a folder")
     if not stored.exists():
-        others = sorted(f.name for f in path.iterdir())
+        others = sorted({f.name for f in path.iterdir()} - {rates.LINES, rates.PICTURE})
         if others:
             what = f"'{path}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
