@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.learning import metrics
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
 from finetune.recipe import Data, Head, Recipe, named_heads
@@ -87,7 +86,6 @@ def check(recipe: Recipe) -> None:
     _number("train.log_every_steps", recipe.train.log_every_steps, least=1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
-    metrics.check(recipe.eval.metrics, [head.loss for head in named_heads(recipe).values()])
     _number("checkpoint.every_steps", recipe.checkpoint.every_steps, least=1)
     _number("checkpoint.every_minutes", recipe.checkpoint.every_minutes, above=0)
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.errors import UserError
+from finetune.learning import metrics
 from finetune.learning.data import Examples, grouped, hold_out
 from finetune.learning.kinds import read_examples
 from finetune.learning.schedules import share
@@ -54,8 +55,9 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
       UserError: anything that does not fit.
     """
-    source = read_sized(recipe)
     heads = named_heads(recipe)
+    metrics.check(recipe.eval.metrics, [head.loss for head in heads.values()])
+    source = read_sized(recipe)
     for name in heads:
         _check_scope(source, name)
     variants = make_variants(source, recipe.stop_gradient, recipe.learn, recipe.learn_decay, recipe.lora)
