@@ -16,7 +16,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.plan import Plan
 from finetune.recipe import Recipe
-from finetune.recipe_files import differences, flat
+from finetune.recipe_files import differences, flat, parse
 from finetune.results.checkpoints import write_text
 
 RECIPE = "recipe.yaml"
@@ -26,6 +26,7 @@ MODEL = "model"
 
 # Keys that change how long a run goes on, or what it tells, and no value that it computes.
 HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "eval.", "checkpoint.")
+LENGTHS = ("train.steps", "train.epochs")  # with a schedule that falls over all steps they are not harmless
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
         return RunFolder(path, {}, False)
     # A run that is older than a key had what is its default now.
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
-    harmful = [c for c in changes if not c[0].startswith(HARMLESS)]
+    now = flat(parse(recipe_yaml, "this recipe"))
+    fixed = () if now.get("train.schedule", "constant") == "constant" else LENGTHS
+    harmful = [c for c in changes if c[0] in fixed or not c[0].startswith(HARMLESS)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
         what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
