@@ -49,7 +49,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], status: int) -
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["recipe=vgg_2clas"], 2, ["vgg_2clas", "did you mean vgg_2class?"]),
+        (["recipe=vgg_2clas"], 2, ["vgg_2clas", "did you mean vgg_2class"]),
         ([*RECIPE, "trian.steps=3"], 2, ["trian.steps", "did you mean train.steps?"]),
         ([*RECIPE, "train.steps=abc"], 2, ["train.steps", "'abc'", "whole number"]),
         ([*RECIPE, "train.optimizer=adm"], 2, ["train.optimizer", "did you mean adam"]),

@@ -28,7 +28,7 @@ def test_a_good_recipe_passes():
     [
         ("source.path", " ", "source.path: is empty"),
         ("cut", "", "cut: is empty"),
-        ("head.kind", "Linear", "'Linear' is not one of linear; did you mean linear?"),
+        ("head.kind", "Linear", "'Linear' is not one of linear, mlp, conv; did you mean linear?"),
         ("head.pool", "average", "'average' is not one of avg, max, flatten; did you mean avg?"),
         ("head.classes", 1, "head.classes: 1 is not 2 or more"),
         ("head.name", "_head", "'_head' cannot be the scope"),

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.learning import metrics
 from finetune.learning.augment_keys import settle
 from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
@@ -113,7 +112,6 @@ def check(recipe: Recipe) -> None:
         _until(f"phases[{number}].until", phase.until, is_last=number == len(recipe.phases) - 1)
     _number("eval.every_steps", recipe.eval.every_steps, least=1)
     _number("eval.batch_size", recipe.eval.batch_size, least=1)
-    metrics.check(recipe.eval.metrics, [head.loss for head in named_heads(recipe).values()])
     _number("eval.min_delta", recipe.eval.min_delta, least=0)
     _number("checkpoint.every_steps", recipe.checkpoint.every_steps, least=1)
     _number("checkpoint.every_minutes", recipe.checkpoint.every_minutes, above=0)

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.errors import UserError, shortlist
 from finetune.graph import FLOATS, UINT8, dtype_name
+from finetune.learning import metrics
 from finetune.learning.course import Phase, check_metrics, make_course, with_ends
 from finetune.learning.data import Examples, grouped, hold_out
 from finetune.learning.evaluate import measured
@@ -65,8 +66,9 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
       UserError: anything that does not fit.
     """
-    source = read_sized(recipe)
     heads = named_heads(recipe)
+    metrics.check(recipe.eval.metrics, [head.loss for head in heads.values()])
+    source = read_sized(recipe)
     for name in heads:
         _check_scope(source, name)
     words = recipe.stop_gradient, recipe.learn, recipe.train, recipe.learn_decay, recipe.lora

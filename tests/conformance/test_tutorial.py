@@ -28,7 +28,7 @@ from finetune.engine import heads
 from finetune.engine.compile import Graft, as_function, forward_program, step_program
 from finetune.engine.graft import Model, graft, pair_graph
 from finetune.errors import UserError
-from finetune.learning import data
+from finetune.learning import data, folders
 from finetune.learning.tasks import make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.metagraph import Pair, find_pair
@@ -179,7 +179,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def held_out() -> data.Examples:
-    images = data.class_folders(str(IMAGES), "labels")
+    images = folders.class_folders(str(IMAGES), "labels")
     return data.hold_out(with_targets(images, [make_task("head", Head(), "fc7:0", "labels", images)]), HELD_OUT)[1]
 
 
@@ -463,7 +463,9 @@ def scalar_model(source: Source) -> Model:
     forward = as_function(
         forward_program(make_backbone(source.whole, [source.cut], source.inputs, {}), [joined]), ["features"]
     )
-    return Model((joined,), {"op_to_restore:0": (None,)}, "", source.inputs, {}, forward, forward, {}, frozenset())
+    return Model(
+        (joined,), {"op_to_restore:0": (None,)}, "", source.inputs, {}, forward, forward, forward, {}, frozenset()
+    )
 
 
 def write(folder: Path, source: Source, model: Model) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_updates_in_a_dead_branch_are_none(phase, count):
 
 
 def test_a_cut_in_a_branch_that_is_switched_off_is_refused():
-    error = refusal(make_backbone, cond_graph(), "cond/mul:0", {"x": "x:0"}, {"training:0": False})
+    error = refusal(make_backbone, cond_graph(), ["cond/mul:0"], {"x": "x:0"}, {"training:0": False})
     assert (error.where, error.todo) == ("cut", "look at source.feeds")
     assert error.what == "'cond/mul:0' is in a branch that the feeds switch off"
 
@@ -119,13 +119,13 @@ def test_a_cut_in_the_branch_that_is_taken_is_none_the_worse():
 
 
 def test_a_cut_inside_a_loop_is_refused():
-    error = refusal(make_backbone, loop_graph(), "loop/Mul:0", {"x": "x:0"}, {})
+    error = refusal(make_backbone, loop_graph(), ["loop/Mul:0"], {"x": "x:0"}, {})
     assert (error.where, error.todo) == ("cut", "name a tensor behind it")
     assert error.what.startswith("'loop/Mul:0' stands inside 'loop/while_context'")
 
 
 def test_an_input_inside_a_loop_is_refused():
-    error = refusal(make_backbone, loop_graph(), "out:0", {"x": "loop/x:0"}, {})
+    error = refusal(make_backbone, loop_graph(), ["out:0"], {"x": "loop/x:0"}, {})
     assert error.where == "source.inputs"
 
 

@@ -140,7 +140,7 @@ def _named(features: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
-    """Features, and of each head HEAD/features, HEAD/logits, what they mean, and HEAD/losses of each example.
+    """Features, and of each head HEAD/features [batch, width], HEAD/logits, what they mean, and HEAD/losses [batch].
 
     The inputs are the source's, the variables, and for the losses the targets of each head.
     """
@@ -149,7 +149,7 @@ def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
         outputs = _named(features)
         for graft in grafts:
             flat, logits, targets = _head(graft, features)
-            outputs[f"{graft.scope}/features"] = flat
+            outputs[f"{graft.scope}/features"] = tf.reduce_mean(flat, axis=[1, 2]) if flat.shape.rank == 4 else flat
             outputs[f"{graft.scope}/logits"] = logits
             outputs[f"{graft.scope}/{graft.loss.output}"] = graft.loss.activation(logits)
             outputs[f"{graft.scope}/losses"] = graft.loss.of(logits, targets)

@@ -31,6 +31,7 @@ HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "
 HARMLESS += ("train.stop_early", "train.on_nan")
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
+LENGTHS = ("train.steps", "train.epochs")  # with a schedule that falls over all steps they are not harmless
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
     counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
     harmless = tuple(key for key in HARMLESS if key != "eval." or not _waits_for_plateaus(recipe_yaml))
+    now = flat(parse(recipe_yaml, "this recipe"))
+    counted += () if now.get("train.schedule", "constant") in ("constant", "plateau") else LENGTHS
     harmful = [c for c in changes if c[0] in counted or not c[0].startswith(harmless)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]

@@ -1,0 +1,36 @@
+"""A run folder is continued by the recipe that began it, and by no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.results.run_folder import claim
+from tests.graphs import refusal
+
+BEGUN = "cut: fc7:0\ntrain: {steps: 10, schedule: SCHEDULE}\nhead: {kind: linear}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(BEGUN.replace("SCHEDULE", "cosine"))
+    return tmp_path
+
+
+def test_the_same_recipe_goes_on(folder: Path):
+    assert not claim(folder, BEGUN.replace("SCHEDULE", "cosine")).changed
+
+
+def test_another_number_of_steps_is_another_run_where_the_rate_depends_on_it(folder: Path):
+    longer = BEGUN.replace("10", "20")
+    error = refusal(claim, folder, longer.replace("SCHEDULE", "cosine"))
+    assert "train.steps: 10 there, 20 now" in str(error)
+    (folder / "recipe.yaml").write_text(BEGUN.replace("SCHEDULE", "constant"))
+    assert claim(folder, longer.replace("SCHEDULE", "constant")).changed
+
+
+def test_a_key_that_the_run_did_not_know_had_its_default(folder: Path):
+    (folder / "recipe.yaml").write_text("cut: fc7:0\n")
+    assert not claim(folder, "cut: fc7:0\nhead: {kind: linear}\n").changed
+    assert "head.kind: 'linear' there, 'mlp' now" in str(refusal(claim, folder, "cut: fc7:0\nhead: {kind: mlp}\n"))
