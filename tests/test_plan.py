@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from finetune.errors import UserError
@@ -40,6 +43,16 @@ def test_inputs_that_cannot_be_mixed_are_named(golden: str, train: dict[str, flo
     make_plan(recipe(golden))
     with pytest.raises(UserError, match=message):
         make_plan(recipe(golden, **train))
+
+
+def test_equal_examples_that_are_all_held_out_are_refused(tmp_path: Path):
+    np.savez(tmp_path / "same.npz", x=np.full((40, 28, 28, 1), 3.0, np.float32), labels=np.arange(40) % 2)
+    asked = recipe("conv_ref")
+    inputs = {"x": next(iter(asked.source.inputs.values()))}
+    data = Data(kind="arrays", path=str(tmp_path / "same.npz"), preprocess="none", holdout=0.999)
+    asked = replace(asked, source=replace(asked.source, inputs=inputs), data=data)
+    with pytest.raises(UserError, match="data.holdout: all 40 examples are held out, and none is left"):
+        make_plan(asked)
 
 
 def test_images_can_be_mixed():

@@ -16,20 +16,21 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "report", "picture",
-    "layout", "repeats", "run_folder", "proof", "graft", "rows", "export", "heads", "doubts", "check", "recipe_files",
-    "packaged", "keys", "checkup", "batches", "plan", "exporting", "old_head", "nonfinite", "precision", "reuse",
-    "lora", "rates", "findings", "checkpoints", "reload", "damage", "convert", "onnx", "savedmodel", "tflite", "start",
-    "frozen_pb", "parity", "synthetic", "serving", "compile", "losses", "card", "rollback", "train", "state",
-    "optimizers", "unfreezing", "find_rate", "averages", "l2_sp", "mixing", "course", "schedules", "variants",
-    "adapters", "distance", "layers", "freeze", "monitor", "intervals", "decay", "kinds", "tfds", "tfrecords",
-    "checksums", "drift", "loss_scale", "doctor", "duplicates", "headers", "accumulation", "gathering", "source",
-    "settle", "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut",
-    "branches", "modes", "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial",
-    "variables", "objects", "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files",
-    "allowed_ops", "output_args", "protos", "images", "preprocess", "own_code", "elements", "baselines", "evaluate",
-    "metrics", "augment", "augment_keys", "rand_augment", "erasing", "padding", "manifest", "folders", "text_tables",
-    "columns", "distill", "curves", "tasks", "recipe", "pixels", "numpy_files", "data", "names", "errors", "fields",
+    "__main__", "verbs", "inspect", "feeding", "candidates", "answers", "flow", "compose", "run", "check", "keys",
+    "checkup", "exporting", "ending", "rate_search", "rehearsal", "beginning", "doubts", "training", "looking",
+    "setbacks", "keeping", "report", "picture", "layout", "repeats", "run_folder", "proof", "recipe_files", "packaged",
+    "session", "graft", "train", "rows", "batches", "state", "export", "plan", "heads", "optimizers", "old_head",
+    "nonfinite", "precision", "reuse", "lora", "rates", "findings", "checkpoints", "reload", "damage", "convert",
+    "onnx", "savedmodel", "tflite", "start", "frozen_pb", "parity", "synthetic", "serving", "compile", "losses",
+    "card", "unfreezing", "find_rate", "averages", "l2_sp", "mixing", "course", "schedules", "variants", "adapters",
+    "distance", "layers", "freeze", "monitor", "intervals", "decay", "kinds", "tfds", "tfrecords", "checksums",
+    "drift", "loss_scale", "doctor", "duplicates", "headers", "accumulation", "gathering", "source", "settle",
+    "backbone", "sizes", "dropout", "weights", "specialize", "trust", "costs", "soundness", "cut", "branches", "modes",
+    "randomness", "parameters", "functions", "bodies", "constants", "renaming", "initial", "variables", "objects",
+    "tables", "index", "metagraph", "frozen", "loops", "graph", "slices", "table", "files", "allowed_ops",
+    "output_args", "protos", "images", "preprocess", "own_code", "elements", "baselines", "evaluate", "metrics",
+    "augment", "augment_keys", "rand_augment", "erasing", "padding", "manifest", "folders", "text_tables", "columns",
+    "distill", "curves", "tasks", "recipe", "pixels", "numpy_files", "data", "names", "errors", "fields",
 ]
 # fmt: on
 

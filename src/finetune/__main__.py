@@ -11,6 +11,7 @@ verbs:
 
 options:
   -m, --multirun    train once for each combination of comma-separated values
+      --dry-run     do all that comes before the training, two steps of it, and write nothing
       --find-lr     look for a learning rate instead: up to 100 steps, lr.svg in the run folder, nothing trained
   -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
       --check-data  say everything that is wrong or odd with the data, and stop (0 if it is good, else 2)
@@ -70,6 +71,7 @@ _STORAGE = (
 
 CHECK_DATA = "--check-data"
 FIND_RATE = "--find-lr"
+DRY_RUN = "--dry-run"
 BUG = 70
 BY_HAND = 130  # what a shell reports for SIGINT
 
@@ -118,16 +120,16 @@ def train(words: list[str]) -> int:
     """train what the recipe says; needs no verb"""
     from finetune.compose import compose, through_hydra
 
-    find_rate = FIND_RATE in words
-    flags, overrides = _flags([word for word in words if word not in (CHECK_DATA, FIND_RATE)])
-    for alone in (CHECK_DATA, FIND_RATE):
-        if flags and alone in words:
-            raise UserError("recipe", alone, f"goes with one recipe and not with {flags[0]}", "leave one of them out")
-    if CHECK_DATA in words:
+    instead = [word for word in (CHECK_DATA, FIND_RATE, DRY_RUN) if word in words]
+    flags, overrides = _flags([word for word in words if word not in instead])
+    if instead and len(others := [*instead, *flags]) > 1:
+        what = f"goes with one recipe and not with {others[1]}"
+        raise UserError("recipe", others[0], what, "leave one of them out")
+    if instead == [CHECK_DATA]:
         return _check_data(compose(overrides))
     if flags:
         return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
-    return _start(compose(overrides), find_rate)
+    return _start(compose(overrides), find_rate=instead == [FIND_RATE], dry_run=instead == [DRY_RUN])
 
 
 def list_recipes(words: list[str]) -> int:
@@ -172,15 +174,15 @@ def _dispatch(words: list[str]) -> int:
     return train(words)
 
 
-def _start(composed: Composed, find_rate: bool = False) -> int:
+def _start(composed: Composed, find_rate: bool = False, dry_run: bool = False) -> int:
     from finetune.check import check
 
     check(composed.recipe)
     from finetune.run import run
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
-    how = {"find_rate": True} if find_rate else {}
-    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
+    words = composed.recipe, composed.yaml, composed.overrides
+    return guarded(lambda: run(*words, find_rate=find_rate, dry_run=dry_run), log)
 
 
 def _check_data(composed: Composed) -> int:

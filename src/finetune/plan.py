@@ -39,13 +39,8 @@ class Plan:
     steps: int
     portion: int  # the examples that a step computes at once
     digests: Mapping[str, Mapping[str, str]]  # of the source's files and of the examples
+    rules: Rules  # what follows from evaluations; the rate falls only in phases with the schedule `plateau`
     old_head: Source | None = None  # the source cut at its own head, where the recipe names it
-
-    def rules(self, recipe: Recipe) -> Rules:
-        """What is concluded from evaluations; the rate falls only in phases with the schedule `plateau`."""
-        goal = goal_of(recipe.eval.metric, recipe.eval.goal)
-        plateau = recipe.train.plateau
-        return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, plateau.patience, plateau.factor)
 
     def moving(self) -> set[str]:
         """The variables of the source that some phase may change."""
@@ -108,8 +103,14 @@ def make_plan(recipe: Recipe) -> Plan:
             "source.path": metagraph.digest(source.pair.files),
             "data.path": {"training": training.digest(), "held_out": held_out.digest()},
         },
+        rules=_rules(recipe),
         old_head=_old_head(source, recipe),
     )
+
+
+def _rules(recipe: Recipe) -> Rules:
+    goal, plateau = goal_of(recipe.eval.metric, recipe.eval.goal), recipe.train.plateau
+    return Rules(goal, recipe.eval.min_delta, recipe.train.stop_early, plateau.patience, plateau.factor)
 
 
 def read_sized(recipe: Recipe) -> Source:
@@ -162,6 +163,10 @@ def settle(
     groups = grouped(examples, recipe.data.group) if recipe.data.group else None
     if apart is None:
         training, held_out = hold_out(examples, recipe.data.holdout, groups)
+        if not len(training):
+            same = "are of one group or of few" if groups else "are equal, or few"
+            what = f"all {len(held_out)} examples are held out, and none is left to train on: they {same}"
+            raise UserError("data", "data.holdout", what, "see --check-data, or give data.eval_path")
     else:
         training, held_out = examples, with_targets(apart, tasks, "data.eval_path")
     weighing = ((task, heads[task.name].class_weights, training.targets[task.name]) for task in tasks)

@@ -25,7 +25,7 @@ from tensorflow.python.training import saver as saver_module
 from finetune import graph, packaged
 from finetune.__main__ import main
 from finetune.engine import heads
-from finetune.engine.compile import Graft, as_function, forward_program, step_program
+from finetune.engine.compile import Graft, as_function, features_program, forward_program, step_program
 from finetune.engine.graft import Model, graft, pair_graph
 from finetune.errors import UserError
 from finetune.learning import data, folders
@@ -459,12 +459,22 @@ FEEDS = [((4.0, 8.0), 24.0), ((13.0, 17.0), 60.0)]
 def scalar_model(source: Source) -> Model:
     """The tutorial's graph with a head, made by hand: a cut of unknown shape is one that `graft` refuses."""
     flatten = partial(heads.flatten, how="expand")
-    joined = Graft("head", heads.linear_variables(1, 2), flatten, heads.linear)
-    forward = as_function(
-        forward_program(make_backbone(source.whole, [source.cut], source.inputs, {}), [joined]), ["features"]
-    )
+    joined = Graft("head", heads.linear_variables(1, 2), flatten, heads.linear, cut=source.cut)
+    variants = make_variants(source, True, [])
+    forward = as_function(features_program(variants.evaluation), [f"features/{source.cut}"])
     return Model(
-        (joined,), {"op_to_restore:0": (None,)}, "", source.inputs, {}, forward, forward, forward, {}, frozenset()
+        grafts=(joined,),
+        trained=(joined,),
+        shapes={source.cut: (None,)},
+        said="",
+        inputs=source.inputs,
+        variants=variants,
+        forward=forward,
+        features=forward,
+        step=forward,
+        first_nonfinite=lambda given: None,
+        rates={},
+        updated=frozenset(),
     )
 
 
@@ -505,7 +515,7 @@ def test_6_our_engine_gives_the_numbers_of_the_tutorial(placeholders: Path) -> N
     forward = scalar_model(source).forward
     for (w1, w2), expected in FEEDS:
         fed = {"input/w1": tf.constant(w1), "input/w2": tf.constant(w2), "variable/bias": tf.constant(values["bias"])}
-        assert float(forward(fed)["features"]) == expected
+        assert float(forward(fed)[f"features/{source.cut}"]) == expected
 
 
 def test_6_our_pair_gives_the_numbers_of_the_tutorial(placeholders: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import finetune.learning.state
+import finetune.running.session
 from finetune import recipe, run
 from finetune.engine import proof
 from finetune.engine.proof import Proof, differing, prove, unsliced
@@ -63,7 +63,7 @@ def test_such_a_run_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
         state = make_state(*words)
         return replace(state, frozen={name: value + 1 for name, value in state.frozen.items()})
 
-    monkeypatch.setattr(finetune.learning.state, "make_state", damaged)
+    monkeypatch.setattr(finetune.running.session, "make_state", damaged)
     (tmp_path / "pair").mkdir()
     path = written(tmp_path / "pair", graph(*SUM, node("out", "AddV2", "x", "w/read")), w=X[0])
     error = refusal(run.run, made_recipe(path, tmp_path / "run"), "name: x\n", [])

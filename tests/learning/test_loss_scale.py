@@ -38,7 +38,7 @@ def test_a_step_whose_gradients_overflow_is_left_out(bad: float):
 
     make_step(program, state, 0, ema=0.5)(1, {}, {})
     after = {name: np.asarray(value) for name, value in state.everything(0).items()}
-    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    changed = [name for name in before if before[name].tobytes() != after[name].tobytes()]
     assert changed == ["loss_scale/factor"]
 
 

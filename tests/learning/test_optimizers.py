@@ -62,13 +62,15 @@ def test_a_share_scales_the_step_of_every_group_and_none_leaves_it(name: str):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_with_the_same_bits_after_a_restore(name: str):
     start = {"w": np.float32([[1.0, 2.0], [3.0, 4.0]]), "b": np.float32([0.5, -0.5])}
-    make_anew = lambda: make_state(start, {"w": 1.0, "b": 0.1}, [], {}, Train(optimizer=name, learning_rate=0.1))  # noqa: E731
-    whole, killed = make_anew(), make_anew()
+    train = Train(optimizer=name, learning_rate=0.1)
+    make_from = lambda values: make_state(values, {"w": 1.0, "b": 0.1}, [], {}, train)  # noqa: E731
+    whole, killed = make_from(start), make_from(start)
     for state, steps in ((whole, range(6)), (killed, range(3))):
         for step in steps:
             state.groups.apply(gradients_at(step))
-    resumed = make_anew()
-    resumed.restore({name: np.asarray(value) for name, value in killed.everything(3).items()})
+    saved = {name: np.asarray(value) for name, value in killed.everything(3).items()}
+    resumed = make_from({name: saved[name] for name in start})
+    resumed.restore(saved, begins=False)
     for step in range(3, 6):
         resumed.groups.apply(gradients_at(step))
     ours, undisturbed = resumed.everything(6), whole.everything(6)

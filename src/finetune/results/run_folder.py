@@ -114,6 +114,11 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
+def add_to_record(path: Path, entries: Mapping[str, Any]) -> None:
+    """Puts entries into the `run.json` of a folder, in the place of those of the same name."""
+    write_record(path, {**read_record(path), **entries})
+
+
 def prepare(folder: RunFolder, recipe_yaml: str) -> None:
     """Makes the folder, and stores the recipe in it."""
     folder.checkpoints.mkdir(parents=True, exist_ok=True)

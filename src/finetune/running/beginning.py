@@ -1,0 +1,73 @@
+"""The beginning of a run: the run folder, the first lines, and what is known before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finetune.engine.proof import Proof
+from finetune.learning import duplicates
+from finetune.learning.course import unreached
+from finetune.results import export, report, run_folder
+from finetune.results.checkpoints import Loaded, write_text
+from finetune.results.report import Report
+from finetune.results.run_folder import RunFolder
+from finetune.running import keeping, looking, training
+from finetune.running.session import Session
+from finetune.start import Started
+from finetune.surgery import doubts
+
+
+def lines(session: Session, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
+    """What people want to know before the first step, and what they are warned of."""
+    plan, model, state = session.plan, session.model, session.state
+    warnings = doubts.warnings(plan.source, model.variants.evaluation, session.pretrained)
+    warnings += unreached(plan.phases, plan.steps)
+    warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
+    return [
+        *report.opening(plan, model, saved, started, proof),
+        *report.numerics(session.recipe.train, model, len(state.averages), started),
+        *state.said,
+        *session.said,
+        *warnings,
+    ]
+
+
+def open_folder(
+    session: Session,
+    folder: RunFolder,
+    saved: Loaded | None,
+    started: Started,
+    proof: Proof | None,
+    recipe_yaml: str,
+    overrides: Sequence[str],
+) -> Report:
+    """Makes the run folder, or mends what a killed run left half done; gives the place from which the run speaks."""
+    plan, model = session.plan, session.model
+    run_folder.prepare(folder, recipe_yaml)
+    for pair in (folder.model, folder.best):
+        export.mend(pair)
+    record = folder.record or {
+        **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof),
+        **report.variable_record(plan, model),
+    }
+    run_folder.write_record(folder.path, {**record, "status": "running"})
+    tell = report.open_report(folder.path, saved)
+    tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
+    for line in lines(session, saved, started, proof):
+        tell.line(line)
+    if keeping.write_graph(session, folder):
+        tell.graph(session.meta)
+        tell.hparams(session.recipe)
+        write_text(folder.path / report.PICTURE, report.picture(plan, model))
+    return tell
+
+
+def look_before(session: Session, folder: RunFolder, tell: Report) -> None:
+    """Step 0: the baselines, some training images as augmentation leaves them, and a checkpoint to go back to."""
+    tell.part = session.phase.name
+    training.evaluate(session, folder, tell, 0)
+    if found := looking.probe(session):
+        tell.scalars("probe", 0, found)
+    tell.training(session.seen_in_training())
+    if session.recipe.train.on_nan == "rollback":
+        training.save(session, folder, tell, 0)

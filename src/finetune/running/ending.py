@@ -1,0 +1,41 @@
+"""The end of a run: the pair, the proof that what was frozen is untouched, and what came out."""
+
+from __future__ import annotations
+
+from finetune.learning.evaluate import metrics
+from finetune.results import findings, report, run_folder
+from finetune.results.report import Report
+from finetune.results.run_folder import RunFolder
+from finetune.running import keeping, looking
+from finetune.running.session import Session
+
+
+def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None:
+    """Writes the pair, looks at the held-out examples once more, and says how good it is.
+
+    Raises:
+      UserError: what was to be frozen is not what it was.
+    """
+    recipe, plan = session.recipe, session.plan
+    evaluations = looking.evaluations(session)
+    numbers = metrics(evaluations, recipe.eval.metrics) if evaluations else {}
+    keeping.write_pair(session, folder.model, {"step": last, **numbers} if numbers else {})
+    proven = keeping.prove_frozen(session, folder)
+
+    earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
+    judged = findings.judge(evaluations, recipe.eval.metrics, recipe.run.seed, earlier)
+    moved = looking.old_task(session)
+    findings.write(folder.path, last, judged, evaluations, plan.held_out.sources, moved)
+    best = report.best(session.state.watch, recipe.eval.metric, folder.best)
+    result = findings.sentence(judged, len(plan.held_out), last) + report.best_elsewhere(best, last)
+
+    if last < plan.steps:
+        waited = f"{plan.rules.stop_early} evaluations without progress of {recipe.eval.metric}"
+        tell.line(f"stopped early at step {last}: {waited}")
+    tell.line(f"frozen: {proven} variables in the pair are bit-identical to the source")
+    tell.line(f"pair: {folder.model / 'model.meta'}")
+    tell.line(f"result: {result}")
+    for line in [*findings.hints(judged), *([moved.told()] if moved else [])]:
+        tell.line(line)
+    done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
+    run_folder.add_to_record(folder.path, {**done, "intervals": findings.intervals(judged)})

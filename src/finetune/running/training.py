@@ -1,0 +1,102 @@
+"""Trains a session to its last step, one phase after the other; a recipe that names none has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from finetune.learning import batches, monitor
+from finetune.learning.evaluate import metrics
+from finetune.learning.train import Actions, Clock, NonFinite, loop
+from finetune.results import run_folder
+from finetune.results.checkpoints import write_text
+from finetune.results.report import PICTURE, Report, phase_lines, phase_record, picture
+from finetune.results.run_folder import RunFolder
+from finetune.running import keeping, looking
+from finetune.running.session import Session
+from finetune.running.setbacks import go_back
+
+
+def train(session: Session, folder: RunFolder, tell: Report) -> int:
+    """Trains from `session.start` on; gives the number of the last step, which may be one before `session.stop`.
+
+    Raises:
+      UserError: a step is not finite, and to go back is not asked for or was no help.
+    """
+    tell.progress(session.start, session.stop)
+    step = session.start
+    while True:
+        try:
+            step = _train_phase(session, folder, tell, step)
+        except NonFinite as bad:
+            step = go_back(session, folder, tell, bad)
+            continue
+        if step == session.stop or monitor.ends(session.state.watch, session.rules):
+            return step
+        over, count = session.phase.name, len(session.state.frozen)
+        tell.line(f"frozen: {count} variables are bit-identical to what they were when {over} began")
+        session.turn(step)
+
+
+def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -> int:
+    """The steps of the phase under way that are still to be made; gives the number of the last one."""
+    recipe, plan, phase, standing = session.recipe, session.plan, session.phase, session.standing
+    tell.part = phase.name
+    if phase.name:
+        write_text(folder.path / PICTURE, picture(plan, session.model))
+    record = run_folder.read_record(folder.path)
+    run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing))
+    for line in phase_lines(plan, session.model, phase, standing):
+        tell.line(line)
+    end = session.stop if phase.last is None else min(session.stop, phase.last)
+    return loop(
+        session.step_with(session.share, recipe.train.ema),
+        session.training_batches(step, end),
+        step,
+        end,
+        Actions(
+            log=partial(_log, session, tell),
+            evaluate=partial(evaluate, session, folder, tell),
+            save=partial(save, session, folder, tell),
+            advance=tell.advance,
+        ),
+        log_every=recipe.train.log_every_steps,
+        evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
+        checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+    )
+
+
+def evaluate(session: Session, folder: RunFolder, tell: Report, step: int) -> bool:
+    """Looks at the held-out examples, and concludes from it whether the phase under way, or the run, is over."""
+    asked, held_out, phase = session.recipe.eval, session.plan.held_out, session.phase
+    if not len(held_out):
+        return session.standing.is_over(phase, step)
+    evaluations = looking.evaluations(session)
+    found = metrics(evaluations, asked.metrics)
+    before = session.state.watch
+    value = monitor.value_of(asked.metric, found)
+    now = monitor.seen(before, session.rules, step, value) if step else before  # an untrained head is no result
+    is_best = step > 0 and now.best_step == step
+    tell.scalars("eval", step, found, "  (best so far)" if is_best else "")
+    tell.predictions(step, held_out, evaluations, batches.pictures)
+    if is_best and asked.keep_best:
+        keeping.check_sound(session, step)
+        keeping.write_pair(session, folder.best, {"step": step, **found})
+    session.state.conclude(now)
+    if now.falls > before.falls:
+        tell.line(f"plateau: from here on at {monitor.share_of_rate(now, session.rules):g} of the learning rate")
+    if step:
+        session.standing = session.standing.seen(phase, found)
+    return monitor.ends(now, session.rules) or session.standing.is_over(phase, step)
+
+
+def save(session: Session, folder: RunFolder, tell: Report, step: int) -> None:
+    """Saves what a resumed run goes on from, and says so."""
+    keeping.save(session, folder, step)
+    tell.line(f"saved step {step}")
+
+
+def _log(session: Session, tell: Report, step: int, found: Mapping[str, float]) -> None:
+    share = session.share
+    changing = {} if share is None else {"learning_rate": session.phase.train.learning_rate * share(step)}
+    tell.scalars("train", step, {**found, **changing})
