@@ -51,7 +51,7 @@ def test_equal_examples_that_are_all_held_out_are_refused(tmp_path: Path):
     inputs = {"x": next(iter(asked.source.inputs.values()))}
     data = Data(kind="arrays", path=str(tmp_path / "same.npz"), preprocess="none", holdout=0.999)
     asked = replace(asked, source=replace(asked.source, inputs=inputs), data=data)
-    with pytest.raises(UserError, match="data.holdout: all 40 examples are held out, and none is left"):
+    with pytest.raises(UserError, match=r"data\.holdout: all 40 examples are held out, and none is left"):
         make_plan(asked)
 
 

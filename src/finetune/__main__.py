@@ -129,7 +129,7 @@ def train(words: list[str]) -> int:
         return _check_data(compose(overrides))
     if flags:
         return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
-    return _start(compose(overrides), find_rate=instead == [FIND_RATE], dry_run=instead == [DRY_RUN])
+    return _start(compose(overrides), *instead)
 
 
 def list_recipes(words: list[str]) -> int:
@@ -174,15 +174,15 @@ def _dispatch(words: list[str]) -> int:
     return train(words)
 
 
-def _start(composed: Composed, find_rate: bool = False, dry_run: bool = False) -> int:
+def _start(composed: Composed, *instead: str) -> int:
     from finetune.check import check
 
     check(composed.recipe)
     from finetune.run import run
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
-    words = composed.recipe, composed.yaml, composed.overrides
-    return guarded(lambda: run(*words, find_rate=find_rate, dry_run=dry_run), log)
+    how = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
+    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
 
 
 def _check_data(composed: Composed) -> int:
