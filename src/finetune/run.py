@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from finetune.plan import make_plan
@@ -54,12 +55,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
         return 0
 
     # ---- The run folder, the first lines, and at step 0 the baselines.
-    tell = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
-    if saved is None:
-        beginning.look_before(session, folder, tell)
+    with closing(beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)) as tell:
+        if saved is None:
+            beginning.look_before(session, folder, tell)
 
-    # ---- Train, then write the pair, look at it once more, and say what came out.
-    last = training.train(session, folder, tell)
-    ending.finish(session, folder, tell, last)
-    tell.close()
+        # ---- Train, then write the pair, look at it once more, and say what came out.
+        last = training.train(session, folder, tell)
+        ending.finish(session, folder, tell, last)
     return 0

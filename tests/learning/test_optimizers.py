@@ -53,7 +53,9 @@ def test_a_share_scales_the_step_of_every_group_and_none_leaves_it(name: str):
     for share in (None, 1.0, 0.25):
         variables = {"slow": tf.Variable([1.0]), "fast": tf.Variable([1.0])}
         groups = Groups(name, 0.1, {}, {"slow": 0.1, "fast": 1.0}, variables)
-        groups.apply({n: tf.constant([0.5]) for n in variables}, share)
+        if share is not None:
+            groups.slow_down(share)
+        groups.apply({n: tf.constant([0.5]) for n in variables})
         moved[share] = np.array([1 - variables[n].numpy()[0] for n in ("slow", "fast")])
     np.testing.assert_array_equal(moved[None], moved[1.0])
     np.testing.assert_allclose(moved[0.25], moved[1.0] / 4, rtol=1e-3)

@@ -43,11 +43,14 @@ class Groups:
             optimizer.build([variables[n] for n in members])
             self._groups[rate] = (optimizer, members)
 
-    def apply(self, gradients: Mapping[str, Any], share: Any = None) -> None:
-        """One step of every group, at a share of its learning rate; None leaves the rate as it is."""
-        for rate, (optimizer, members) in self._groups.items():
-            if share is not None:
-                optimizer.learning_rate.assign(self._learning_rate * rate * share)
+    def slow_down(self, share: Any) -> None:
+        """Every group takes such a share of its learning rate from now on."""
+        for rate, (optimizer, _) in self._groups.items():
+            optimizer.learning_rate.assign(self._learning_rate * rate * share)
+
+    def apply(self, gradients: Mapping[str, Any]) -> None:
+        """One step of every group."""
+        for optimizer, members in self._groups.values():
             optimizer.apply([gradients[n] for n in members], [self._variables[n] for n in members])
 
     @property
@@ -59,8 +62,7 @@ class Groups:
         """Takes up the state of other groups of the same kind; the learning rate stays this one's."""
         for name, variable in self.state().items():
             variable.assign(values[name])
-        for rate, (optimizer, _) in self._groups.items():
-            optimizer.learning_rate.assign(self._learning_rate * rate)
+        self.slow_down(1.0)
 
     def state(self) -> dict[str, Any]:
         """The optimizers' own variables, by the name that a checkpoint gives them."""

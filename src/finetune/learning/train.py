@@ -67,11 +67,11 @@ def make_step(
             sums.append(tf.linalg.global_norm([t for n, t in changes.items() if n.startswith("gradient/")]))
         return tf.add_n(sums)
 
-    def take(gradients: Mapping[str, Any], updates: Mapping[str, Any], part: Any, decay: Any, norm: Any) -> None:
+    def take(gradients: Mapping[str, Any], updates: Mapping[str, Any], decay: Any, norm: Any) -> None:
         if clip_norm is not None:
             clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm, use_norm=norm)
             gradients = dict(zip(gradients, clipped, strict=True))
-        state.groups.apply(gradients, part)
+        state.groups.apply(gradients)
         for name, value in updates.items():
             state.live[name].assign(value)
         if decay is not None:
@@ -80,15 +80,17 @@ def make_step(
     @tf.function(reduce_retracing=True)
     def apply(outputs: Mapping[str, Any], part: Any, decay: Any) -> Any:
         gradients, updates = _of(outputs, "gradient/"), _of(outputs, "update/")
+        if part is not None:  # of a step that is left out too, for the rate is part of what is saved
+            state.groups.slow_down(part)
         if state.scale is None:
             norm = tf.linalg.global_norm(list(gradients.values()))
-            take(gradients, updates, part, decay, norm)
+            take(gradients, updates, decay, norm)
             return norm
         gradients = {name: gradient / state.scale.factor for name, gradient in gradients.items()}
         norm = tf.linalg.global_norm(list(gradients.values()))
         is_finite = tf.math.is_finite(norm)
         if is_finite:
-            take(gradients, updates, part, decay, norm)
+            take(gradients, updates, decay, norm)
         state.scale.learn(is_finite)
         return norm
 
