@@ -58,8 +58,8 @@ def _runs(given: str) -> list[Path]:
         return [folder]
     found = sorted(path for path in folder.glob("*") if is_run(path)) if folder.is_dir() else []
     if not found:
-        there = "holds no run" if folder.is_dir() else "is not there" if not folder.exists() else "is a file"
-        raise UserError("recipe", given, f"this folder {there}", "name a run folder, e.g. runs/vgg_2class")
+        what = "holds no run" if folder.is_dir() else "is not there" if not folder.exists() else "is a file"
+        raise UserError("recipe", given, what, "name a run folder, e.g. runs/vgg_2class")
     return found
 
 

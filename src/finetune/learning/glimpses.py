@@ -25,7 +25,7 @@ def glimpses(examples: Examples, places: Sequence[int]) -> dict[int, dict[str, s
     found = {}
     for place in places:
         if examples.arrays is None:
-            shown = _encoded(tf.io.read_file(examples.sources[place]).numpy())
+            shown = _file(examples.sources[place])
         else:
             rows = {name: as_rows(field).read(np.array([place]))[0] for name, field in examples.arrays.items()}
             shown = next((image for row in rows.values() if (image := _image(row))), None) or {"text": _words(rows)}
@@ -57,6 +57,13 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
     elif high > 1:
         values = values / 255.0
     return np.round(values * 255).astype(np.uint8)
+
+
+def _file(name: str) -> dict[str, str] | None:
+    try:
+        return _encoded(tf.io.read_file(name).numpy())
+    except tf.errors.OpError:  # it has gone since it was evaluated
+        return None
 
 
 def _encoded(content: bytes) -> dict[str, str] | None:

@@ -29,7 +29,7 @@ class Scale:
             return ticks(self.low, self.high, count)
         first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
         between = max(1, -(-(last - first) // (count + 1)))
-        factors = (1, 2, 5) if last - first < 3 else (1,)
+        factors = (1, 2, 5) if self.high < 1000 * self.low else (1,)
         marks = [factor * 10.0**power for power in range(first, last + 1, between) for factor in factors]
         return [float(f"{mark:.6g}") for mark in marks if self.low <= mark <= self.high]
 
@@ -40,6 +40,8 @@ def scale(values: Iterable[float], start: float, end: float, may_be_log: bool = 
     low, high = min(given), max(given)
     if may_be_log and low > 0 and high / low > 10**_DECADES:
         return Scale(low / 1.3, high * 1.3, start, end, is_log=True)
+    if low == high:
+        room = max(room, 0.05)
     spread = (high - low) or abs(high) or 1.0
     return Scale(low - room * spread, high + room * spread, start, end)
 
@@ -54,7 +56,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [float(f"{number * step:.10g}") for number in range(first, last + 1)]
 
 
 def short(value: float) -> str:

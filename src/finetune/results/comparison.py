@@ -45,17 +45,18 @@ def page(runs: Sequence[RunFiles], place: Path) -> str:
     order = sorted(runs, key=_rank)
     metrics = list(dict.fromkeys(name for run in order for name in results(run)))
     keys = differing(order)
+    title = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     shown = keys if len(keys) <= _KEYS else []
     is_all = bool(shown) and all(len(_said(run, key)) <= _LETTERS for run in order for key in keys)
     first = list(dict.fromkeys(next(iter(results(run)), "") for run in order))
     body = [
-        tag("h1", f"{len(runs)} runs"),
+        tag("h1", title),
         tag("p", f"Sorted by {', '.join(filter(None, first))}, the best first." if metrics else _NOTHING),
         _table(order, metrics, shown, place),
         folded(f"what differs between the recipes: {_counted(keys)}", _choices(order, keys)) if not is_all else None,
         _curves(order, metrics),
     ]
-    return document(f"{len(runs)} runs", body)
+    return document(title, body)
 
 
 def results(run: RunFiles) -> dict[str, Mapping[str, float | None]]:

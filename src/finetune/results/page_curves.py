@@ -32,7 +32,8 @@ def curves(run: RunFiles) -> Markup | None:
         return None
     best = " The ring is the best evaluation." if best_of(run) else ""
     rate = f" The learning rate is {changing.pop():g} throughout." if len(changing) == 1 else ""
-    told = f"Dashed: the training batches. With dots: the held-out examples.{best}{rate}"
+    dots = " With dots: the held-out examples." if held else ""
+    told = f"Dashed: the training batches.{dots}{best}{rate}"
     return tag(
         "section",
         tag("h2", "Curves", id="curves"),

@@ -29,7 +29,7 @@ def section(run: RunFiles, name: str, head: Head, is_alone: bool) -> Markup:
     return tag(
         "section",
         tag("h2", "Held-out examples" if is_alone else f"Held-out examples: {name}", id=f"head-{name}"),
-        tag("div", _against(head), _metrics(head, run.evaluation["examples"]), class_="figures"),
+        tag("div", _against(head), _metrics(head, run.evaluation["examples"]), class_="tables"),
         tag("div", _confusion(head), _by_class(head), class_="tables"),
         _figures(run, prefix, head),
         _examples(run, prefix, head),

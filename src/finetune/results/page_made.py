@@ -6,6 +6,7 @@ import base64
 import math
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from finetune.results.markup import Markup, facts, folded, table, tag
@@ -110,7 +111,8 @@ def made(run: RunFiles) -> Markup:
     record = run.record
     data, machine = record.get("data", {}), record.get("machine", {})
     command = ["python", "-m", "finetune", *record.get("overrides", [])]
-    anew = ["python", "-m", "finetune", f"recipe={run.path / RECIPE}", "run.dir=runs/again"]
+    stored = Path(str(run.recipe.get("run.dir") or run.name)) / RECIPE
+    anew = ["python", "-m", "finetune", f"recipe={stored}", "run.dir=runs/again"]
     rows = [
         ("Source", record.get("source", "")),
         ("Cut", str(run.recipe.get("cut") or "")),
