@@ -78,9 +78,9 @@ def test_numbers_have_scattered_points_and_residuals(tmp_path: Path):
     folder, _ = written(tmp_path, numbers())
     text = text_of(folder)
     for output, off in ((0, 0.5), (1, -0.25)):
-        scattered = text.partition(f"Output {output}: said over is</figcaption>")[2].partition("</svg>")[0]
+        scattered = text.partition(f"Output {output} of 2: said over is</figcaption>")[2].partition("</svg>")[0]
         assert scattered.count("<circle") == COUNT
-        residuals = text.partition(f'aria-label="Output {output}: residuals: ')[2].partition('"')[0]
+        residuals = text.partition(f'aria-label="Output {output} of 2: residuals: ')[2].partition('"')[0]
         low, high = (float(word) for word in residuals.partition(" from ")[2].split(" to "))
         assert low <= off <= high
         assert high - low < 0.01

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from finetune.results.plots import Level, Mark, Row, Series, chart, histogram, rows
+from finetune.results.plots import Level, Mark, Row, Series, chart, histogram, rows, thinned
 
 NAN, INF = float("nan"), float("inf")
 
@@ -80,3 +80,14 @@ def test_a_histogram_counts_every_value():
     assert [int(text.rpartition(" ")[2]) for text in told] == [3, 1]
     heights = [float(bar.attrib["height"]) for bar in drawn.iter("rect")]
     assert heights[0] == pytest.approx(3 * heights[1], abs=0.3)
+
+
+def test_many_points_are_thinned_and_peaks_stay():
+    points = [(float(i), 1.0) for i in range(50_000)]
+    points[31_234] = (31_234.0, 9.0)
+    few = thinned(points)
+    assert len(few) <= 400
+    assert (31_234.0, 9.0) in few
+    assert few == sorted(few)
+    assert len(chart("t", [Series("it", points, "train")], "step")) < 20_000
+    assert thinned(points[:400]) == points[:400]

@@ -18,6 +18,7 @@ from finetune.results.run_files import RunFiles
 _MATRIX = 16  # classes of a matrix that is shown whole
 _ROWS = 40  # of a table of classes; beyond it the weakest stay in sight
 _CURVES = 6  # in one figure
+_OUTPUTS = 6  # of a head of numbers that are drawn
 _BLUE, _ORANGE = "0 114 178", "213 94 0"
 
 Head = Mapping[str, Any]  # one of evaluation.json
@@ -139,7 +140,7 @@ def _calibration(head: Head) -> list[Markup]:
     spans = [wilson(each["right"], each["examples"]) for each in bins]
     count = sum(each["examples"] for each in bins)
     error = sum(each["examples"] * abs(each["confidence"] - each["right"]) for each in bins) / count
-    series = [Series("", points, "held", has_dots=True, spans=spans)]
+    series = [Series("", points, "held", is_line=False, has_dots=True, spans=spans)]
     title = f"Calibration (expected error {error:.3f})"
     return [chart(title, series, "probability that it says", "share that is right", is_square=True)]
 
@@ -162,8 +163,8 @@ def _numbers(run: RunFiles, prefix: str, head: Head) -> list[Markup]:
     """Of heads of numbers: what was said over what is, and how far off it was, for each output."""
     outputs: Sequence[Sequence[Point]] = head["pairs"] or []
     found = []
-    for number, pairs in enumerate(outputs):
-        which = f" {number}" if len(outputs) > 1 else ""
+    for number, pairs in enumerate(outputs[:_OUTPUTS]):
+        which = f" {number} of {len(outputs)}" if len(outputs) > 1 else ""
         points = [(is_, said) for is_, said in pairs]
         series = [Series("", points, "dots", is_line=False, has_dots=True)]
         found.append(chart(f"Output{which}: said over is", series, "what is", "what was said", is_square=True))
