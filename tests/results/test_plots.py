@@ -38,7 +38,7 @@ def test_everything_stays_on_the_paper():
         assert 0 <= float(text.attrib["x"]) <= width
         assert 0 <= float(text.attrib["y"]) <= height
         if text.attrib.get("text-anchor") is None:
-            assert float(text.attrib["x"]) + 5.6 * len(text.text or "") <= width
+            assert float(text.attrib["x"]) + 5.9 * len(text.text or "") <= width
     named = [text.text for text in drawn.iter("text")]
     assert "beyond" not in named
     assert "probe 70" in named

@@ -158,7 +158,7 @@ def _names(named: Sequence[tuple[str, float, str]], right: float, bottom: float)
     for (name, _, look), y in zip(named, places, strict=True):
         own = 0 if look == "level" else 22
         piece = tag("path", class_="line", d=f"M{right + 6:.1f} {y:.1f}h18") if own else None
-        words = _words(right + 6 + own, y + 4, _cropped(name, _LETTERS - own // 4))
+        words = _words(right + 6 + own, y + 4, _cropped(name, _LETTERS - own // 3))
         found.append(tag("g", piece, words, class_=f"name {look}"))
     return found
 
