@@ -57,7 +57,7 @@ def test_training_starts_with_the_composed_recipe(workdir, started, verb):
     [
         ([], "recipe: not given; add recipe=NAME"),
         (["train"], "recipe: not given; add recipe=NAME"),
-        (["lst"], "lst: no such verb; the verbs are train, list, inspect, export; did you mean list?"),
+        (["lst"], "lst: no such verb; the verbs are train, list, inspect, export, report; did you mean list?"),
         (["list", "x"], "list: takes no more words"),
         (["vgg_2class"], "did you mean recipe=vgg_2class?"),
         (["recipe=vgg_2class", "--train.steps=3"], "--train.steps=3: no such option; did you mean train.steps=3?"),

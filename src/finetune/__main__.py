@@ -27,6 +27,7 @@ examples:
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml
   python -m finetune inspect vgg16.ckpt --picture vgg16.svg --cut fc7
   python -m finetune export runs/vgg_2class --to savedmodel
+  python -m finetune report runs
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml --cut fc7 --phases 3
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
@@ -157,11 +158,19 @@ def export(words: list[str]) -> int:
     return exporting.export(words)
 
 
+def report(words: list[str]) -> int:
+    """write the page of a run, or one for several: RUN [RUN …] [--out FILE.html]"""
+    from finetune import reporting
+
+    return reporting.report(words)
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "list": list_recipes,
     "inspect": inspect,
     "export": export,
+    "report": report,
 }
 
 

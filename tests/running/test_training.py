@@ -1,4 +1,4 @@
-"""Phases together with everything else that leaves a state: killed at every save, a run still ends with the same bits."""
+"""Phases with whatever else leaves a state: killed at every save, a run still ends with the same bits."""
 
 from __future__ import annotations
 

@@ -34,15 +34,14 @@ from finetune.recipe import Recipe, Train
 from finetune.recipe_files import flat
 from finetune.results.card import CARD
 from finetune.results.checkpoints import Loaded, write_text
+from finetune.results.run_files import LOG, METRICS
+from finetune.results.run_files import PICTURE as PICTURE
 from finetune.start import Started
 from finetune.surgery import freeze
 from finetune.surgery.freeze import Fate
 from finetune.surgery.source import Source
 
 EVENTS = "tensorboard"
-METRICS = "metrics.jsonl"
-LOG = "train.log"
-PICTURE = "graph.svg"
 SHOWN = 8  # held-out images in TensorBoard
 
 Pictures = Callable[[Examples, Sequence[int]], np.ndarray]  # uint8 [images, height, width, 3], none for other data

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from finetune.learning.evaluate import metrics
-from finetune.results import findings, report, run_folder
+from finetune.learning.glimpses import glimpses
+from finetune.results import findings, page, report, run_folder
 from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking
@@ -39,3 +42,4 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
         tell.line(line)
     done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
     run_folder.add_to_record(folder.path, {**done, "intervals": findings.intervals(judged)})
+    tell.line(page.written(folder.path, partial(glimpses, plan.held_out)))
