@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.hostile_run import run_folder, whole_run  # noqa: F401 - fixtures
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

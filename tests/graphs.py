@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from finetune.errors import UserError
+from finetune.examples.tasks import Task
 from finetune.graph import Graph, constant, from_meta, make_node, to_meta
-from finetune.learning.tasks import Task
 from finetune.protos import (
     AttrValue,
     CondContextDef,

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from finetune.augmenting.augment_keys import settle
 from finetune.errors import UserError
-from finetune.learning.augment_keys import settle
 from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
+from finetune.own_functions import is_path
 from finetune.recipe import Data, Head, Phase, Recipe, Train, Until, named_heads
 
 DATA_KINDS = ("images", "arrays", "tfrecord", "csv", "tfds", "python", "synthetic")
@@ -19,7 +20,7 @@ NAMED_KINDS = ("tfrecord", "csv", "tfds", "python")  # those that data.columns i
 BALANCES = ("none", "sampling")
 HEAD_KINDS = ("linear", "mlp", "conv")
 LOSSES = ("softmax", "sigmoid", "squared", "absolute", "huber")  # finetune.engine.losses says what they are
-PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.learning.preprocess says what they do
+PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.examples.preprocess says what they do
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # finetune.engine.precision says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
@@ -120,9 +121,24 @@ def check(recipe: Recipe) -> None:
     _number("run.seed", recipe.run.seed, least=0)
 
 
+def _objective(key: str, head: Head) -> None:
+    if not is_path(head.objective or ""):
+        what = f"'{head.objective}' names no function"
+        raise UserError("recipe", f"{key}.objective", what, "write module:function; ours are named by head.loss")
+    for word in ("label_smoothing", "class_weights", "focal"):
+        if getattr(head, word) not in (None, 0.0):
+            what = f"is part of our losses, and {head.objective} is lessened"
+            raise UserError("recipe", f"{key}.{word}", what, "leave one of the two out")
+
+
 def _head(key: str, head: Head) -> None:
-    _one_of(f"{key}.kind", head.kind, HEAD_KINDS)
-    _one_of(f"{key}.pool", head.pool, POOLS)
+    is_own = is_path(head.kind)
+    if not is_own:
+        _one_of(f"{key}.kind", head.kind, HEAD_KINDS)
+    if head.pool != "none" or not is_own:
+        _one_of(f"{key}.pool", head.pool, POOLS)
+    if head.objective is not None:
+        _objective(key, head)
     _one_of(f"{key}.loss", head.loss, LOSSES)
     _scope(f"{key}.name", head.name)
     _number(f"{key}.classes", head.classes, least=2)
@@ -134,7 +150,7 @@ def _head(key: str, head: Head) -> None:
         _number(f"{key}.hidden[{number}]", size, least=1)
     if head.kind == "linear" and head.hidden:
         raise UserError("recipe", f"{key}.hidden", "a linear head has no hidden layers", f"set {key}.kind=mlp")
-    if head.kind != "linear" and not head.hidden:
+    if head.kind != "linear" and not is_own and not head.hidden:
         what = f"not given, and {key}.kind is {head.kind}"
         raise UserError("recipe", f"{key}.hidden", what, f"e.g. {key}.hidden=[256]")
     if head.loss not in ("softmax", "sigmoid"):

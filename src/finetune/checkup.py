@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from finetune.errors import UserError, printable
-from finetune.learning.data import Examples
-from finetune.learning.kinds import read_kind
+from finetune.examples.data import Examples
+from finetune.examples.kinds import read_kind
 from finetune.plan import label_columns, read_sized, settle
 from finetune.recipe import Recipe, named_heads
 from finetune.start import start_tensorflow
@@ -22,9 +22,9 @@ def check_data(recipe: Recipe) -> int:
         raise UserError("recipe", "--check-data", "synthetic data is made for the source, and always good")
     source = read_sized(recipe)
     start_tensorflow()
-    from finetune.learning import doctor
-    from finetune.learning.batches import make_loader
-    from finetune.learning.preprocess import what_is_wrong
+    from finetune.examples import doctor
+    from finetune.examples.batches import make_loader
+    from finetune.examples.preprocess import what_is_wrong
 
     findings = doctor.Findings()
     heads = named_heads(recipe)

@@ -25,7 +25,7 @@ def export(words: list[str]) -> int:
     place = _place(model, options.to, options.out)
     _check_extra(options.to)
     start_tensorflow()
-    from finetune.results.convert import convert
+    from finetune.exports.convert import convert
 
     for line in convert(model, card, options.to, place):
         print(printable(line))

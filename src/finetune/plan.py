@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune.errors import UserError, shortlist
+from finetune.examples.data import Examples, grouped, hold_out
+from finetune.examples.kinds import read_examples
+from finetune.examples.synthetic import synthetic
+from finetune.examples.tasks import Task, make_task, weighed, with_targets
 from finetune.graph import FLOATS, UINT8, dtype_name
-from finetune.learning import metrics
+from finetune.judging import metrics
+from finetune.judging.evaluate import measured
 from finetune.learning.course import Phase, check_metrics, make_course, with_ends
-from finetune.learning.data import Examples, grouped, hold_out
-from finetune.learning.evaluate import measured
-from finetune.learning.kinds import read_examples
 from finetune.learning.monitor import Rules, goal_of, value_of
-from finetune.learning.synthetic import synthetic
-from finetune.learning.tasks import Task, make_task, weighed, with_targets
 from finetune.names import node_of, tensor_name
 from finetune.reading import metagraph
 from finetune.reading.settle import Wishes

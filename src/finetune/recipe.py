@@ -51,20 +51,23 @@ class Distill:
 class Head:
     """The new layers behind a cut."""
 
-    kind: str = "linear"  # linear, mlp (hidden layers) or conv (1×1 convolutions on a map, then its mean)
+    # linear, mlp (hidden layers), conv (1×1 convolutions on a map, then its mean), or a function of yours, mine:gated,
+    # which is given width, outputs and hidden (see finetune.engine.own_heads)
+    kind: str = "linear"
     hidden: list[int] = field(default_factory=list)  # the widths of the layers before the last, for mlp and conv
     dropout: float = 0.0  # the share of what each layer reads that is dropped in training
     cut: Optional[str] = None  # the tensor that it stands on; None: the recipe's cut
     classes: Optional[int] = None  # None: as many as the data has
     # softmax: one class each; sigmoid: any number of classes each; squared, absolute, huber: numbers
     loss: str = "softmax"
+    objective: Optional[str] = None  # mine:losses, lessened in its place in training: (logits, targets) -> losses
     label_smoothing: float = 0.0  # the share of each target that goes to all classes, in training
     class_weights: Any = None  # balanced, or a weight for each class by name: what its examples count, in training
     focal: float = 0.0  # gamma of the focal loss: how much less examples count that are right already, in training
     weight: float = 1.0  # what it counts for in the loss of several heads
     labels: Optional[str] = None  # the column of the examples that it learns; None: data.labels
     reuse: Reuse = field(default_factory=Reuse)
-    pool: str = "avg"  # what happens to a cut with space or time left in it: avg, max or flatten
+    pool: str = "avg"  # over what space or time is left in the cut: avg, max or flatten; none, for a head of yours
     name: str = "head"  # the scope of the new variables and tensors
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from finetune.errors import UserError, printable
-from finetune.results import comparison, page
+from finetune.pages import comparison, page
 from finetune.results.run_files import is_run
 
 USAGE = "write report RUN [RUN …] [--out FILE.html]; RUN is a run folder, or a folder of them"

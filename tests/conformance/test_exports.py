@@ -14,11 +14,12 @@ from goldens import GOLDENS, Golden, every_golden, model_of, softmax_of, source_
 from finetune.engine import heads
 from finetune.engine.graft import graft, pair_graph
 from finetune.errors import UserError
-from finetune.learning.tasks import Task
+from finetune.examples.tasks import Task
+from finetune.exports import convert, onnx, parity, reload
+from finetune.exports.serving import Serving, frozen_graph, read_serving
 from finetune.recipe import Head
-from finetune.results import convert, export, onnx, parity, reload
+from finetune.results import export
 from finetune.results.card import Card, HeadCard
-from finetune.results.serving import Serving, frozen_graph, read_serving
 from finetune.surgery.source import Source, read_source, read_values
 from finetune.surgery.variants import make_variants
 

@@ -28,8 +28,8 @@ from finetune.engine import heads
 from finetune.engine.compile import Graft, as_function, features_program, forward_program, step_program
 from finetune.engine.graft import Model, graft, pair_graph
 from finetune.errors import UserError
-from finetune.learning import data, folders
-from finetune.learning.tasks import make_task, with_targets
+from finetune.examples import data, folders
+from finetune.examples.tasks import make_task, with_targets
 from finetune.reading import metagraph
 from finetune.reading.metagraph import Pair, find_pair
 from finetune.reading.variables import Variable, find_variables

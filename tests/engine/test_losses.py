@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from finetune.check import LOSSES as ALLOWED
 from finetune.engine.losses import LOSSES, distillation, objective
-from finetune.learning.tasks import MANY_CLASSES, NUMBERS, ONE_CLASS
+from finetune.examples.tasks import MANY_CLASSES, NUMBERS, ONE_CLASS
 
 LOGITS = np.float32([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 HOT = np.float32([[1, 0, 1], [0, 0, 1]])

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from finetune.engine.reuse import reused
-from finetune.learning.tasks import Task
+from finetune.examples.tasks import Task
 from finetune.recipe import Reuse
 from tests.graphs import refusal
 

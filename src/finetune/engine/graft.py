@@ -23,9 +23,11 @@ from finetune.engine.heads import flattening as flattening_of
 from finetune.engine.lora import merged_arguments, with_adapters
 from finetune.engine.losses import LOSSES, distillation, objective
 from finetune.engine.nonfinite import first_nonfinite
+from finetune.engine.own_heads import own_head, own_objective
 from finetune.engine.precision import lowered
-from finetune.learning.tasks import Task
+from finetune.examples.tasks import Task
 from finetune.names import node_of, tensor_name
+from finetune.own_functions import is_path
 from finetune.recipe import Distill, Head
 from finetune.results.export import make_pair_graph
 from finetune.surgery.adapters import Adapter
@@ -148,16 +150,22 @@ def graft(
 
 
 def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
-    variables_of, apply = HEADS[head.kind]
+    words = flattening.width, task.outputs, head.hidden
+    if is_path(head.kind):
+        variables, apply = own_head(head.kind, "head.kind", *words)
+    else:
+        variables_of, apply = HEADS[head.kind]
+        variables = variables_of(*words)
+    lessened = objective(task.loss, task.outputs, head.label_smoothing, task.weights, head.focal)
     target = (tf.int64, (None,)) if task.is_exclusive else (tf.float32, (None, task.outputs))
     flat = partial(flatten, how=flattening.how)
     return Graft(
         task.name,
-        variables_of(flattening.width, task.outputs, head.hidden),
+        variables,
         flat,
         apply,
         LOSSES[task.loss],
-        objective(task.loss, task.outputs, head.label_smoothing, task.weights, head.focal),
+        lessened if head.objective is None else own_objective(head.objective, "head.objective"),
         target,
         head.weight,
         task.cut,

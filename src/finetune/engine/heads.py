@@ -55,6 +55,9 @@ def flattening(shape: tuple[int | None, ...] | None, pool: str, maps: bool = Fal
             "cut at a tensor whose last dimension is known",
         )
     inner = shape[1:-1]
+    if pool == "none":
+        size = "×".join("?" if n is None else str(n) for n in shape[1:])
+        return Flattening("map", last, f"{size}, which the head takes as it is")
     if maps:
         if len(inner) != 2:
             what = f"'conv' needs maps [height, width, channels], the cut is {_shown(shape)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.errors import UserError, shortlist
-from finetune.learning.tasks import Task
+from finetune.examples.tasks import Task
 from finetune.names import did_you_mean
 from finetune.reading.weights import read_index, read_tensors
 from finetune.recipe import Head, Reuse

@@ -1,1 +1,1 @@
-"""Examples, the step, the loop around it, and how good the model is."""
+"""A step, its numerics, and the course of steps over a run."""

@@ -1,1 +1,1 @@
-"""What a run leaves."""
+"""What a run leaves, and how it keeps it."""

@@ -18,16 +18,16 @@ import numpy as np
 from finetune.engine.graft import Model
 from finetune.engine.proof import Proof
 from finetune.errors import printable, shortlist
+from finetune.examples.batches import image_geometry
+from finetune.examples.data import Examples
+from finetune.examples.tasks import Task
 from finetune.graph import dtype_name
 from finetune.inspecting import layers
 from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
+from finetune.judging.evaluate import Evaluation
 from finetune.learning import monitor
-from finetune.learning.batches import image_geometry
 from finetune.learning.course import Phase, Standing
-from finetune.learning.data import Examples
-from finetune.learning.evaluate import Evaluation
-from finetune.learning.tasks import Task
 from finetune.plan import Plan
 from finetune.reading import metagraph
 from finetune.recipe import Recipe, Train

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from finetune.judging.findings import EVALUATION, PREDICTIONS
 from finetune.recipe_files import flat, parse
-from finetune.results.findings import EVALUATION, PREDICTIONS
 from finetune.results.run_folder import RECIPE, read_record
 
 METRICS = "metrics.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune.engine.proof import Proof
-from finetune.learning import duplicates
+from finetune.examples import duplicates
 from finetune.learning.course import unreached
 from finetune.results import export, report, run_folder
 from finetune.results.checkpoints import Loaded, write_text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from finetune.learning.evaluate import metrics
-from finetune.learning.glimpses import glimpses
-from finetune.results import findings, page, report, run_folder
+from finetune.examples.glimpses import glimpses
+from finetune.judging import findings
+from finetune.judging.evaluate import metrics
+from finetune.pages import page
+from finetune.results import report, run_folder
 from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.learning import baselines
-from finetune.learning.data import Examples
-from finetune.learning.drift import Drift, drift
-from finetune.learning.evaluate import Evaluation, evaluate
+from finetune.examples.data import Examples
+from finetune.judging import baselines
+from finetune.judging.drift import Drift, drift
+from finetune.judging.evaluate import Evaluation, evaluate
 from finetune.running.session import Session
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from finetune.learning.evaluate import losses_of
+from finetune.judging.evaluate import losses_of
 from finetune.learning.train import NonFinite
 from finetune.running.session import Session
 from finetune.running.setbacks import diagnosis

@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from finetune.augmenting.augment_keys import settle
+from finetune.augmenting.mixing import Mixing, make_mixing
 from finetune.engine import lora
 from finetune.engine.graft import OLD, Model, check_gradients, graft, pair_graph, regraft
 from finetune.engine.heads import initial_values
 from finetune.engine.old_head import make_old_head
 from finetune.engine.reuse import with_old_rows
 from finetune.engine.rows import check_sizes
-from finetune.learning import batches, monitor
-from finetune.learning.augment_keys import settle
+from finetune.examples import batches
+from finetune.examples.data import Examples
+from finetune.learning import monitor
 from finetune.learning.course import Phase, Standing, naming, standing_in
-from finetune.learning.data import Examples
 from finetune.learning.distill import with_old_logits
 from finetune.learning.l2_sp import anchors, penalised
-from finetune.learning.mixing import Mixing, make_mixing
 from finetune.learning.optimizers import make
 from finetune.learning.state import State, as_saved, check_frozen, digest, make_state
 from finetune.learning.train import Step, make_step

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from finetune.errors import UserError
+from finetune.judging.evaluate import losses_of
 from finetune.learning import monitor
 from finetune.learning.accumulation import portions
 from finetune.learning.course import standing_in
-from finetune.learning.evaluate import losses_of
 from finetune.learning.train import NonFinite, seed_of
 from finetune.results import damage
 from finetune.results.report import Report

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from finetune.learning import batches, monitor
-from finetune.learning.evaluate import metrics
+from finetune.examples import batches
+from finetune.judging.evaluate import metrics
+from finetune.learning import monitor
 from finetune.learning.train import Actions, Clock, NonFinite, loop
 from finetune.results import run_folder
 from finetune.results.checkpoints import write_text

@@ -1,0 +1,1 @@
+"""How training examples are varied: functions of the seed, the epoch and the example."""

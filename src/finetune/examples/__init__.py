@@ -1,0 +1,1 @@
+"""What examples are, where they come from, and how they become batches."""

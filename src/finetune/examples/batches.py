@@ -1,0 +1,276 @@
+"""Batches of examples, in an order that is a function of the seed and the position.
+
+Resuming at any step needs no replay and no stored iterator, and costs the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from finetune.augmenting.augment import example_seed
+from finetune.augmenting.augment_keys import settle
+from finetune.augmenting.mixing import Mixing, batch_seed, mix
+from finetune.errors import UserError
+from finetune.examples import preprocess
+from finetune.examples.data import Examples
+from finetune.examples.folders import refuse_unreadable
+from finetune.examples.gathering import row_loader
+from finetune.examples.images import image_reader
+from finetune.recipe import Data
+from finetune.surgery.source import Kind
+
+# Index (images) or indices (arrays) of examples -> inputs by field; with a seed for each, as the seeds vary them.
+Loader = Callable[..., Mapping[str, Any]]
+Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
+
+
+def order(step: int, batch_size: int, count: int, seed: int) -> Any:
+    """The examples of one step: int64 [batch_size] indices below `count`.
+
+    Position p of the endless stream belongs to epoch p // count; each epoch is a permutation of all examples.
+    """
+    return _ordered(step, batch_size, count, seed)[0]
+
+
+def _ordered(step: int, batch_size: int, count: int, seed: int) -> tuple[Any, Any]:
+    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    epoch, place = position // count, position % count
+    return _shuffled(place, seed, epoch, tf.zeros_like(epoch), tf.constant(count - 1, tf.int64)), epoch
+
+
+def balanced_order(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> Any:
+    """The examples of one step where all classes are seen equally often, however many examples they have.
+
+    Each stretch of the endless stream that is as long as there are classes has every class once, in an order of its
+    own. The examples of a class come as those of a whole data set do: in permutations, one after the other.
+
+    Args:
+      members: the indices of the examples of each class, none of them empty.
+    """
+    return _balanced(step, batch_size, members, seed)[0]
+
+
+def _balanced(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> tuple[Any, Any]:
+    classes = len(members)
+    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    turn, place = position // classes, position % classes
+    chosen = _shuffled(place, seed, turn, -tf.ones_like(turn), tf.constant(classes - 1, tf.int64))
+    counts = tf.gather(tf.constant([len(m) for m in members], tf.int64), chosen)
+    epoch = turn // counts  # of the class
+    own = _shuffled(turn % counts, seed, epoch, chosen, counts - 1)
+    starts = tf.constant(np.cumsum([0, *map(len, members)])[:-1], tf.int64)
+    return tf.gather(tf.constant(np.concatenate(members), tf.int64), tf.gather(starts, chosen) + own), epoch
+
+
+def _shuffled(place: Any, seed: int, epoch: Any, of: Any, last: Any) -> Any:
+    """Where each place is in the permutation of 0 to `last` that belongs to its seed, its epoch and what it is of."""
+    # The raw op, for a batch may hold the end of one epoch and the beginning of the next, and
+    # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21).
+    seeds = tf.stack([tf.fill(place.shape, tf.constant(seed, tf.int64)), epoch, of], axis=1)
+    # With the usual four rounds neighbours stay neighbours, and a batch of a sorted data set is nearly of one class.
+    return tf.raw_ops.RandomIndexShuffle(index=place, seed=seeds, max_index=last, rounds=8)
+
+
+def training_batches(
+    examples: Examples,
+    load: Loader,
+    start: int,
+    stop: int,
+    batch_size: int,
+    seed: int,
+    members: Sequence[np.ndarray] | None = None,
+    varied: bool = False,
+    mixing: Mixing | None = None,
+) -> Iterator[Batch]:
+    """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
+
+    Args:
+      members: the indices of each class, where classes are balanced.
+      varied: whether the loader gets a seed for each example and epoch.
+      mixing: how the examples of a batch are mixed; targets of one class become distributions then.
+    """
+
+    def places(step: Any) -> Any:
+        if members is None:
+            indices, epochs = _ordered(step, batch_size, len(examples), seed)
+        else:
+            indices, epochs = _balanced(step, batch_size, members, seed)
+        if not varied:
+            return (indices,)
+        seeds = tf.map_fn(
+            lambda place: example_seed(seed, *place),
+            (epochs, indices),
+            fn_output_signature=tf.TensorSpec([2], tf.int64),
+        )
+        return indices, seeds
+
+    steps = tf.data.Dataset.range(start, stop)
+    loaded = _loaded(examples, load, steps.map(places), batch_size)
+    if mixing is not None:
+
+        def mixed(batch: Batch, step: Any) -> Batch:
+            return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
+
+        loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
+    return _naming_files(loaded, examples, load)
+
+
+def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole: bool) -> Iterator[Batch]:
+    """(inputs, targets, indices) of every example once, in order.
+
+    The last batch may be short; where only a whole one will do, it is filled up with the last example.
+    """
+    count = -(-len(examples) // batch_size) * batch_size if whole else len(examples)
+    indices = tf.data.Dataset.range(count).map(lambda i: (tf.minimum(i, len(examples) - 1),)).batch(batch_size)
+    return _naming_files(_loaded(examples, load, indices, batch_size), examples, load)
+
+
+def first_inputs(examples: Examples, load: Loader, batch_size: int) -> Mapping[str, Any]:
+    """The inputs of the first batch of the examples, by field."""
+    return next(evaluation_batches(examples, load, batch_size, whole=True))[0]
+
+
+def probe(examples: Examples, load: Loader, batch_size: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the backbone for the first batch of the examples at some values of the variables."""
+    variables = {f"variable/{name}": tf.constant(value) for name, value in values.items()}
+    inputs = {f"input/{name}": tensor for name, tensor in first_inputs(examples, load, batch_size).items()}
+    return {**variables, **inputs, "seed": (0, 0)}
+
+
+def _loaded(examples: Examples, load: Loader, places: Any, batch_size: int) -> Any:
+    """The batches at some places: indices, and seeds where examples are varied."""
+    rows = _rows(examples, load)
+    if examples.arrays is not None:
+        return places.map(rows, num_parallel_calls=tf.data.AUTOTUNE)
+    one = places.unbatch().map(rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return one.batch(batch_size)
+
+
+def _rows(examples: Examples, load: Loader) -> Callable[..., Batch]:
+    targets = {head: tf.constant(values) for head, values in examples.targets.items()}
+
+    def rows(index: Any, *seed: Any) -> Batch:
+        return load(index, *seed), {head: tf.gather(values, index) for head, values in targets.items()}, index
+
+    return rows
+
+
+def _naming_files(batches: Any, examples: Examples, load: Loader) -> Iterator[Batch]:
+    """The batches of a data set; a file that cannot be decoded ends them with an error that names every such file."""
+    try:
+        yield from iter(batches.prefetch(tf.data.AUTOTUNE))
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
+        if examples.arrays is None:
+            refuse_unreadable(unreadable(examples, load))
+            raise
+        said = str(error.message).strip().splitlines()
+        what = f"the rows of a batch cannot be read ({said[0].split('}}')[-1].strip()[:200]})"
+        raise UserError("data", "data.path", what, "look at all of them with --check-data") from error
+
+
+def make_loader(examples: Examples, inputs: Mapping[str, Kind], data: Data) -> Loader:
+    """How the inputs of one example (images) or of a vector of examples (arrays) are made, and varied if asked for.
+
+    Args:
+      inputs: field -> (dtype as an enum of types.proto, static shape or None).
+
+    Raises:
+      UserError: the inputs do not take such examples.
+    """
+    how = settle(data.augment, data.kind)
+    if examples.arrays is not None:
+        return row_loader(examples.arrays, inputs, data, image_geometry, how)
+    if len(inputs) != 1:
+        raise UserError(
+            "data", "data.kind", f"images fill one input, the cut needs {sorted(inputs)}", "use data.kind=arrays"
+        )
+    ((field, (enum, shape)),) = inputs.items()
+    channels, size = image_geometry(shape, data.image_size)
+    files = tf.constant(list(examples.sources))
+    read = image_reader(channels, size, data, how, tf.as_dtype(enum))
+    return lambda index, *seed: {field: read(tf.io.read_file(files[index]), *seed)}
+
+
+def pictures(examples: Examples, indices: Sequence[int], size: tuple[int, int] = (112, 112)) -> np.ndarray:
+    """Some of the images for people to look at: uint8 [images, height, width, 3], or none for arrays."""
+    if examples.arrays is not None:
+        return np.zeros((0, *size, 3), np.uint8)
+    found = []
+    for i in indices:
+        image = preprocess.decode(tf.io.read_file(examples.sources[i]), 3)
+        # Small images keep their pixels: an interpolated one hides what the model has to work with.
+        resized = tf.image.resize(image, size, tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+        found.append(resized.numpy())
+    return np.stack(found) if found else np.zeros((0, *size, 3), np.uint8)
+
+
+def seen_in_training(
+    examples: Examples,
+    inputs: Mapping[str, Kind],
+    data: Data,
+    batch_size: int,
+    seed: int,
+    members: Sequence[np.ndarray] | None,
+    mixing: Mixing | None,
+) -> np.ndarray:
+    """The first batch's images as the model gets them, but for the preprocessing: uint8 [images, height, width, 3].
+
+    There are none for arrays.
+    """
+    if examples.arrays is not None:
+        return np.zeros((0, 1, 1, 3), np.uint8)
+    load = make_loader(examples, inputs, replace(data, preprocess="none"))
+    varied = settle(data.augment, data.kind) is not None
+    fields, _, _ = next(training_batches(examples, load, 0, 1, batch_size, seed, members, varied, mixing))
+    (images,) = fields.values()
+    whole = np.clip(np.round(images.numpy()), 0, 255).astype(np.uint8)
+    return np.repeat(whole, 3, axis=-1) if whole.shape[-1] == 1 else whole[..., :3]
+
+
+def image_geometry(shape: Sequence[int | None] | None, given: Sequence[int] | None) -> tuple[int, tuple[int, int]]:
+    """(channels, (height, width)) of the images that an input takes.
+
+    Args:
+      shape: the input's static shape; None if unknown.
+      given: `data.image_size`, where the recipe has one.
+
+    Raises:
+      UserError: the input takes no images, or does not say of what size.
+
+    >>> image_geometry((None, 224, 224, 3), None)
+    (3, (224, 224))
+    """
+    if shape is not None and len(shape) != 4:
+        raise UserError(
+            "data",
+            "data.kind",
+            f"the input takes {len(shape)}-dimensional batches, images have 4",
+            "use data.kind=arrays",
+        )
+    _, height, width, channels = shape if shape is not None else (None, None, None, None)
+    if given is not None:
+        if (height, width) not in ((None, None), tuple(given)):
+            what = f"{list(given)}, but the input takes {height}×{width}"
+            raise UserError("recipe", "data.image_size", what, "leave it out")
+        height, width = given
+    if height is None or width is None:
+        raise UserError(
+            "recipe", "data.image_size", "the input takes images of any size", "add data.image_size=[224,224]"
+        )
+    return channels or 3, (height, width)
+
+
+def unreadable(examples: Examples, load: Loader) -> list[str]:
+    """The files that cannot be decoded, each tried by itself."""
+    bad = []
+    for index, source in enumerate(examples.sources):
+        try:
+            load(tf.constant(index, tf.int64))
+        except tf.errors.OpError as error:
+            bad.append(f"{source} ({preprocess.reason(error)})")
+    return bad

@@ -1,0 +1,1 @@
+"""A finished pair in the formats of other programs, each checked against it."""

@@ -1,0 +1,1 @@
+"""What people look at: one page for a run, one for several."""

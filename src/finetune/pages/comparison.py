@@ -1,0 +1,166 @@
+"""One page for several runs: a table of what differs between them and what came out, and their curves in one figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from finetune.judging.metrics import LESS_IS_BETTER, chosen
+from finetune.pages.markup import Content, Markup, folded, table, tag
+from finetune.pages.page import PAGE, document
+from finetune.pages.page_curves import best_of, points
+from finetune.pages.page_heads import value
+from finetune.pages.page_made import took
+from finetune.pages.plots import Series, chart
+from finetune.recipe import Recipe
+from finetune.recipe_files import flat
+from finetune.results.checkpoints import write_text
+from finetune.results.run_files import RunFiles, read
+
+_KEYS = 6  # that differ and have a column each; more of them have a table of their own
+_CURVES = 6  # runs in one figure
+_LETTERS = 28  # of a value in a column
+_NOTHING = "None of them has been evaluated yet."
+_NO_CHOICE = ("run.dir",)
+
+
+def write(folders: Sequence[Path], out: Path) -> Path:
+    """Writes the page of several runs; gives its file."""
+    write_text(out, page([read(folder) for folder in folders], out.parent))
+    return out
+
+
+def page(runs: Sequence[RunFiles], place: Path) -> str:
+    """The page as text of an HTML file, the best run first.
+
+    Args:
+      place: the folder that the page will lie in, from which it refers to the pages of the runs.
+    """
+    order = sorted(runs, key=_rank)
+    metrics = list(dict.fromkeys(name for run in order for name in results(run)))
+    keys = differing(order)
+    title = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    shown = keys if len(keys) <= _KEYS else []
+    is_all = bool(shown) and all(len(_said(run, key)) <= _LETTERS for run in order for key in keys)
+    first = list(dict.fromkeys(next(iter(results(run)), "") for run in order))
+    body = [
+        tag("h1", title),
+        tag("p", f"Sorted by {', '.join(filter(None, first))}, the best first." if metrics else _NOTHING),
+        _table(order, metrics, shown, place),
+        folded(f"what differs between the recipes: {_counted(keys)}", _choices(order, keys)) if not is_all else None,
+        _curves(order, metrics),
+    ]
+    return document(title, body)
+
+
+def results(run: RunFiles) -> dict[str, Mapping[str, float | None]]:
+    """The metric to remember of each head: {value, low, high}; of a run without an end the newest there is."""
+    heads = run.evaluation.get("heads", {})
+    if run.is_finished and heads:
+        named = {head: f"{head}/" if len(heads) > 1 else "" for head in heads}
+        return {f"{named[head]}{found['main']}": found["metrics"][found["main"]] for head, found in heads.items()}
+    newest = next(reversed(run.of_phase("eval")), {})
+    losses = {key.removesuffix(".loss"): loss for key, loss in run.recipe.items() if key.endswith(".loss")}
+    several = {key.removeprefix("heads."): loss for key, loss in losses.items() if key.startswith("heads.")}
+    asked = run.recipe.get("eval.metrics") or []
+    mains = {f"{head}/{chosen(asked, loss)[0]}" for head, loss in several.items()} or {
+        chosen(asked, losses.get("head", "softmax"))[0]
+    }
+    return {name: {"value": newest[name], "low": None, "high": None} for name in newest if name in mains}
+
+
+def differing(runs: Sequence[RunFiles]) -> list[str]:
+    """The keys of the recipes that are not the same in all; a key that a recipe lacks has its default."""
+    defaults = flat(asdict(Recipe()))
+    keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in _NO_CHOICE)
+    return [key for key in keys if len({_said(run, key, defaults) for run in runs}) > 1]
+
+
+def _rank(run: RunFiles) -> tuple[bool, str, float, str]:
+    """By the first metric; those that have none, or no number, come last."""
+    for name, metric in results(run).items():
+        if (found := metric["value"]) is not None and math.isfinite(found):
+            less = name.rpartition("/")[2] in LESS_IS_BETTER
+            return False, name, found if less else -found, run.name
+        return True, name, 0.0, run.name
+    return True, "", 0.0, run.name
+
+
+def _table(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str], place: Path) -> Markup:
+    # Where the runs have different heads, a column for each metric would be nearly empty.
+    are_alike = all(list(results(run)) == metrics for run in runs)
+    head = ["run", *(tag("code", key) for key in keys), *(map(_arrowed, metrics) if are_alike else ["result"])]
+    lines = []
+    for run in runs:
+        found = {name: value(*metric.values()) for name, metric in results(run).items()}
+        named = list(found.values()) if are_alike else [_lines(f"{_arrowed(name)} {it}" for name, it in found.items())]
+        far = f"{run.step:,}" if run.is_finished else f"{run.step:,} so far"
+        chosen = [_cropped(_said(run, key)) for key in keys]
+        lines.append([_link(run, place), *chosen, *named, _best(run), far, took(run), _baselines(run)])
+    first = 1 + len(keys)
+    numbers = range(first, first + len(metrics)) if are_alike else ()
+    caption = "With 95 % intervals; ↑ more is better, ↓ less." if metrics else ""
+    return table([*head, "best", "steps", "time", "baselines"], lines, caption, numbers)
+
+
+def _arrowed(metric: str) -> str:
+    return f"{metric}\u00a0{'↓' if metric.rpartition('/')[2] in LESS_IS_BETTER else '↑'}"
+
+
+def _counted(keys: Sequence[str]) -> str:
+    return "nothing" if not keys else "1 key" if len(keys) == 1 else f"{len(keys)} keys"
+
+
+def _cropped(text: str) -> Content:
+    return text if len(text) <= _LETTERS else tag("span", f"{text[: _LETTERS - 1]}…", title=text)
+
+
+def _lines(texts: Iterable[str]) -> Content:
+    return [tag("div", text, class_="line-of-cell") for text in texts]
+
+
+def _baselines(run: RunFiles) -> Content:
+    there = [
+        (kind, found.get(head["main"]))
+        for head in run.evaluation.get("heads", {}).values()
+        for kind, found in head["baselines"].items()
+    ]
+    return _lines(f"{kind} {value(found)}" for kind, found in there if found is not None)
+
+
+def _best(run: RunFiles) -> Content:
+    best = best_of(run)
+    return _lines([f"{best['metric']} {value(best['value'])} at step {best['step']:,}"] if best else [])
+
+
+def _link(run: RunFiles, place: Path) -> Content:
+    there = run.path / PAGE
+    if not there.is_file():
+        return run.name
+    return tag("a", run.name, href=quote(Path(os.path.relpath(there.resolve(), place.resolve())).as_posix()))
+
+
+def _choices(runs: Sequence[RunFiles], keys: Sequence[str]) -> Markup:
+    return table(["key", *(run.name for run in runs)], [[tag("code", k), *(_said(r, k) for r in runs)] for k in keys])
+
+
+def _said(run: RunFiles, key: str, defaults: Mapping[str, Any] | None = None) -> str:
+    given = run.recipe.get(key, (flat(asdict(Recipe())) if defaults is None else defaults).get(key))
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+
+
+def _curves(runs: Sequence[RunFiles], metrics: Sequence[str]) -> Markup | None:
+    figures = []
+    for metric in metrics:
+        drawn = [(run, found) for run in runs if (found := points(run.of_phase("eval"), metric))]
+        there = drawn[:_CURVES]
+        series = [Series(run.name, found, f"s{number}") for number, (run, found) in enumerate(there)]
+        more = f" of {there[0][0].name}" if len(there) == 1 else f" of the first {_CURVES}" * (len(drawn) > _CURVES)
+        figures.append(chart(f"{metric}{more}", series, "step", may_be_log=True))
+    return tag("div", figures, class_="figures") if any(figures) else None
