@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune import __version__
-from finetune.__main__ import main
+from finetune.__main__ import VERBS, main
 from finetune.errors import UserError
 
 
@@ -27,6 +27,23 @@ def test_help_is_for_people(words, capsys):
     for part in ("usage: python -m finetune", "recipe=NAME", "examples:", "  list ", "exit status"):
         assert part in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "train"])
+def test_each_verb_has_help_of_its_own(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: python -m finetune {verb} " in out
+    assert out.count(f"\n  python -m finetune {verb}") == 3  # examples
+    assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("words", [["inspect"], ["export"], ["report"], ["evaluate"], ["list", "a", "b"]])
+def test_wrong_words_after_a_verb_are_one_line(words, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error[recipe] {words[0]}: ")
+    assert f"; write {words[0]} " in err
 
 
 def test_version(capsys):
@@ -57,8 +74,11 @@ def test_training_starts_with_the_composed_recipe(workdir, started, verb):
     [
         ([], "recipe: not given; add recipe=NAME"),
         (["train"], "recipe: not given; add recipe=NAME"),
-        (["lst"], "lst: no such verb; the verbs are train, list, inspect, export, report; did you mean list?"),
-        (["list", "x"], "list: takes no more words"),
+        (
+            ["lst"],
+            "lst: no such verb; the verbs are train, list, inspect, evaluate, export, report; did you mean list?",
+        ),
+        (["list", "x"], "x: this folder is not there; name a folder of runs, e.g. runs"),
         (["vgg_2class"], "did you mean recipe=vgg_2class?"),
         (["recipe=vgg_2class", "--train.steps=3"], "--train.steps=3: no such option; did you mean train.steps=3?"),
         (["recipe=vgg_2class", "--cfg"], "argument --cfg/-c: expected one argument"),

@@ -1,7 +1,7 @@
 """Train a new head on a trained TensorFlow-1 model.
 
 usage: python -m finetune recipe=NAME [key=value …]      train, or continue, or say that it is done
-       python -m finetune VERB [words …]
+       python -m finetune VERB [words …]                    VERB --help says which
 
   recipe=NAME       a recipe of ours, of recipes/NAME.yaml in the current folder, or a path ending in .yaml
   key=value         any key of the recipe; `--cfg job` prints them all
@@ -25,10 +25,9 @@ examples:
   python -m finetune recipe=mine.yaml 'learn=[["conv5/.*", 0.1]]' stop_gradient=false
   python -m finetune --multirun recipe=vgg_2class train.learning_rate=1e-2,1e-3,1e-4
   python -m finetune inspect vgg16.ckpt --recipe mine.yaml
-  python -m finetune inspect vgg16.ckpt --picture vgg16.svg --cut fc7
+  python -m finetune evaluate runs/vgg_2class new_images
   python -m finetune export runs/vgg_2class --to savedmodel
   python -m finetune report runs
-  python -m finetune inspect vgg16.ckpt --recipe mine.yaml --cut fc7 --phases 3
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
@@ -40,7 +39,10 @@ exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 st
 from __future__ import annotations
 
 import argparse
+import ast
 import errno
+import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -81,7 +83,10 @@ def main(words: list[str] | None = None) -> int:
     """Runs one command line; returns its exit status."""
     words = sys.argv[1:] if words is None else words
     if {"-h", "--help"} & set(words):
-        verbs = "\n".join(f"  {name:<17} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
+        if words[0] in VERBS and words[0] != "train":
+            print(help_of(words[0]))
+            return 0
+        verbs = "\n".join(f"  {name:<17} {what}" for name, (_, _, what) in VERBS.items())
         print((__doc__ or "").format(verbs=verbs).rstrip())
         return 0
     if words[:1] == ["--version"]:
@@ -133,51 +138,29 @@ def train(words: list[str]) -> int:
     return _start(compose(overrides), *instead)
 
 
-def list_recipes(words: list[str]) -> int:
-    """print the recipes and what they do"""
-    if words:
-        raise UserError("recipe", "list", f"takes no more words, not '{words[0]}'")
-    known = recipe_files.known()
-    width = max(map(len, known), default=0)
-    for name, path in sorted(known.items()):
-        print(printable(f"{name:<{width}}  {recipe_files.headline(path)}".rstrip()))
-    return 0
-
-
-def inspect(words: list[str]) -> int:
-    """print what a pair is and where it can be cut: PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg]"""
-    from finetune.verbs import show
-
-    return show(words)
-
-
-def export(words: list[str]) -> int:
-    """hand a finished run on: RUN --to pair|savedmodel|frozen|tflite|onnx [--out FOLDER] [--best]"""
-    from finetune import exporting
-
-    return exporting.export(words)
-
-
-def report(words: list[str]) -> int:
-    """write the page of a run, or one for several: RUN [RUN …] [--out FILE.html]"""
-    from finetune import reporting
-
-    return reporting.report(words)
-
-
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": train,
-    "list": list_recipes,
-    "inspect": inspect,
-    "export": export,
-    "report": report,
+# Verb -> the room that opens with its help, the function in it that takes the words after it, and what it is for.
+VERBS = {
+    "train": ("finetune.__main__", "train", "train what the recipe says; needs no verb"),
+    "list": ("finetune.listing", "show", "print the recipes, or the runs of a folder"),
+    "inspect": ("finetune.showing", "show", "print what a pair is and where it can be cut"),
+    "evaluate": ("finetune.evaluating", "evaluate", "print how good a finished run is, on these examples or others"),
+    "export": ("finetune.exporting", "export", "hand a finished run on as a SavedModel, TFLite, ONNX …"),
+    "report": ("finetune.reporting", "report", "write the page of a run, or one for several"),
 }
+
+
+def help_of(verb: str) -> str:
+    """What the room of a verb says of it, without importing what it needs."""
+    spec = importlib.util.find_spec(VERBS[verb][0])
+    code = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(code)) or ""
 
 
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else ""
     if first in VERBS:
-        return VERBS[first](words[1:])
+        room, function, _ = VERBS[first]
+        return getattr(importlib.import_module(room), function)(words[1:])
     if first[:1].isalpha() and first.replace("-", "_").isidentifier() and first not in recipe_files.known():
         raise UserError("recipe", first, f"no such verb; the verbs are {', '.join(VERBS)}", did_you_mean(first, VERBS))
     return train(words)

@@ -1,14 +1,31 @@
-"""The verb `export`: a finished run for other programs."""
+"""A finished run for other programs.
+
+usage: python -m finetune export RUN --to FORMAT [options]
+
+  RUN               a run folder, e.g. runs/vgg_2class
+  FORMAT            pair, savedmodel, frozen, tflite or onnx, with preprocessing and class names inside
+
+options:
+      --out FOLDER  a new folder; without it RUN/export/FORMAT, which a later export replaces
+      --best        the pair in best/ and not the final one
+
+A process without finetune loads what was written and compares it with the pair; a file that differs is not left.
+
+examples:
+  python -m finetune export runs/vgg_2class --to savedmodel
+  python -m finetune export runs/vgg_2class --to tflite --out phone
+  python -m finetune export runs/vgg_2class --to onnx --best
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 from pathlib import Path
-from typing import NoReturn
 
 from finetune.errors import UserError, printable
 from finetune.names import did_you_mean
+from finetune.parser import Parser
 from finetune.results.card import CARD, read_card
 from finetune.start import start_tensorflow
 
@@ -32,13 +49,8 @@ def export(words: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError("recipe", "export", message, USAGE)
-
-
 def _options(words: list[str]) -> argparse.Namespace:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser("export", USAGE)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--to", metavar="FORMAT", required=True)
     parser.add_argument("--out", metavar="FOLDER")

@@ -1,4 +1,17 @@
-"""The verb `report`: the page of a run, or one page for several."""
+"""The page of a run, or one page for several.
+
+usage: python -m finetune report RUN [RUN …] [options]
+
+  RUN                 a run folder, finished or not, or a folder of runs
+
+options:
+      --out FILE      FILE.html; without it report.html in the folder that was named, or in the one that holds all
+
+examples:
+  python -m finetune report runs/vgg_2class
+  python -m finetune report runs
+  python -m finetune report runs/vgg_2class runs/vgg_2class_lora --out both.html
+"""
 
 from __future__ import annotations
 
@@ -6,10 +19,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from finetune.errors import UserError, printable
 from finetune.pages import comparison, page
+from finetune.parser import Parser
 from finetune.results.run_files import is_run
 
 USAGE = "write report RUN [RUN …] [--out FILE.html]; RUN is a run folder, or a folder of them"
@@ -30,13 +43,8 @@ def report(words: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError("recipe", "report", message, USAGE)
-
-
 def _options(words: list[str]) -> argparse.Namespace:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser("report", USAGE)
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("--out", metavar="FILE.html")
     options = parser.parse_args(words)

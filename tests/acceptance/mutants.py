@@ -11,9 +11,9 @@ from typing import Any
 
 from finetune.errors import UserError
 from finetune.inspecting.inspect import inspect
+from finetune.showing import table
 from finetune.surgery.source import Source, read_source
 from finetune.surgery.variants import make_variants
-from finetune.verbs import table
 from tests.graphs import NAMES, golden
 
 _NUMBERS = [-1, 0, 1, 2, 7, 254, 255, 2**16, 2**28, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**31), -(2**63)]

@@ -30,13 +30,13 @@ from finetune.reading.metagraph import find_pair, read
 from finetune.reading.weights import read_index
 from finetune.results.checkpoints import Retention as Keep
 from finetune.results.checkpoints import State, read_state, save, write_state
+from finetune.showing import table
 from finetune.surgery.allowed_ops import ALLOWED, REFUSED
 from finetune.surgery.costs import MOST_VALUES
 from finetune.surgery.source import read_source, read_values
 from finetune.surgery.specialize import portable
 from finetune.surgery.trust import check_graph
 from finetune.surgery.variants import make_variants
-from finetune.verbs import table
 from tests.acceptance.mutants import copied, fields_changed, settled, survive
 from tests.graphs import INT, INT64, STRING, fed, golden, graph, make_node, node, refusal, strings, variable
 from tests.reading.test_weights import HOSTILE_ENTRIES, HOSTILE_HEADERS, block, entry, header

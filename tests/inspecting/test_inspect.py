@@ -17,8 +17,8 @@ from finetune.compose import compose
 from finetune.inspecting.feeding import Feed, Tensor
 from finetune.inspecting.inspect import inspect
 from finetune.reading import metagraph
+from finetune.showing import table
 from finetune.surgery.trust import reason
-from finetune.verbs import table
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 PAIRS = sorted({p.parent for p in GOLDENS.rglob("*.meta")})

@@ -18,8 +18,8 @@ from finetune.inspecting.layers import INPUT, JOIN, LAYER, Box, Diagram
 from finetune.inspecting.layout import layout
 from finetune.inspecting.picture import Caption, draw
 from finetune.reading.variables import Variable
+from finetune.showing import picture
 from finetune.surgery.freeze import Fate
-from finetune.verbs import picture
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 PAIRS = sorted({p.parent for p in GOLDENS.rglob("*.meta")})

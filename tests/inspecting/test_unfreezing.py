@@ -14,7 +14,7 @@ from finetune.inspecting.unfreezing import as_yaml, unfreezing
 from finetune.packaged import asset
 from finetune.plan import make_plan
 from finetune.recipe_files import parse
-from finetune.verbs import show
+from finetune.showing import show
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 DEMO = asset("demo/small_vgg")

@@ -99,7 +99,7 @@ def test_there_is_a_hint_where_a_linear_probe_is_better_by_more_than_chance():
 def test_the_files_can_be_read_by_programs(tmp_path: Path):
     evaluations = {"kind": KIND, "tags": TAGS, "size": SIZE}
     names = [f"{i}.png" for i in range(60)]
-    findings.write(tmp_path, 7, judged(KIND, TAGS, SIZE), evaluations, names, None)
+    findings.write(tmp_path, findings.content(7, judged(KIND, TAGS, SIZE), names), evaluations, names)
     content = json.loads((tmp_path / findings.EVALUATION).read_text(encoding="utf-8"))
     assert (content["step"], content["examples"], list(content["heads"])) == (7, 60, ["kind", "tags", "size"])
     with (tmp_path / findings.PREDICTIONS).open(encoding="utf-8", newline="") as file:
@@ -121,7 +121,7 @@ def test_one_head_needs_no_name_in_the_table():
 def test_outputs_that_are_no_numbers_are_said_to_be_unknown(tmp_path: Path):
     broken = Evaluation(KIND.task, LABELS, np.full((60, 2), np.nan, np.float32), np.full(60, np.nan, np.float32))
     heads = judged(broken)
-    findings.write(tmp_path, 7, heads, {"kind": broken}, ["x"] * 60, None)
+    findings.write(tmp_path, findings.content(7, heads, ["x"] * 60), {"kind": broken}, ["x"] * 60)
     head = json.loads((tmp_path / findings.EVALUATION).read_text())["heads"]["kind"]
     assert head["metrics"]["accuracy"] == {"value": None, "low": None, "high": None}
     assert head["confusion"] is None

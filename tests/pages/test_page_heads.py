@@ -43,7 +43,8 @@ def numbers() -> Evaluation:
 def written(folder: Path, *found: Evaluation, old_head: Drift | None = None) -> tuple[Path, Mapping[str, Any]]:
     evaluations = {each.task.name: each for each in found}
     judged = findings.judge(evaluations, (), 0, {})
-    findings.write(folder, 7, judged, evaluations, [str(i) for i in range(COUNT)], old_head)
+    names = [str(i) for i in range(COUNT)]
+    findings.write(folder, findings.content(7, judged, names, old_head), evaluations, names)
     return folder, judged
 
 

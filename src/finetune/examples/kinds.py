@@ -46,7 +46,7 @@ def read_kind(data: Data, path: str, fields: Sequence[str], labels: Sequence[str
         if extra := [label for label in labels if label != data.labels]:
             what = f"'{extra[0]}': folders have one label, which is called '{data.labels}'"
             raise UserError("data", "head.labels", what, "leave it out, or list the images in a .csv file")
-        return class_folders(path, data.labels, key, 2 if key == "data.path" else 1)
+        return class_folders(path, data.labels, key, 1 if data.classes or key != "data.path" else 2)
     if data.kind == "images":
         return read_manifest(path, labels, others, key)
     read = [field for field in fields if field not in data.lengths.values()]

@@ -170,26 +170,25 @@ def intervals(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def write(
-    folder: Path,
-    step: int,
-    heads: Mapping[str, Any],
-    evaluations: Mapping[str, Evaluation],
-    sources: Sequence[str],
-    old_head: Drift | None,
-) -> None:
-    """Writes both files, if anything was held out; `sources` are the names of those examples."""
-    if not evaluations:
-        return
-    content = {
+def content(
+    step: int, heads: Mapping[str, Any], sources: Sequence[str], old_head: Drift | None = None
+) -> dict[str, Any]:
+    """What `evaluation.json` says; `sources` are the names of the held-out examples."""
+    said = {
         "step": step,
         "examples": len(sources),
         "confidence": LEVEL,
         "heads": heads,
         "old_head": None if old_head is None else asdict(old_head),
     }
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / EVALUATION, text + "\n")
+    return _plain(said)
+
+
+def write(folder: Path, said: Mapping[str, Any], evaluations: Mapping[str, Evaluation], sources: Sequence[str]) -> None:
+    """Writes both files, if anything was held out."""
+    if not evaluations:
+        return
+    write_text(folder / EVALUATION, json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(folder / PREDICTIONS, table(evaluations, sources))
 
 

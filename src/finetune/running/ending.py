@@ -30,7 +30,8 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
     earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
     judged = findings.judge(evaluations, recipe.eval.metrics, recipe.run.seed, earlier)
     moved = looking.old_task(session)
-    findings.write(folder.path, last, judged, evaluations, plan.held_out.sources, moved)
+    said = findings.content(last, judged, plan.held_out.sources, moved)
+    findings.write(folder.path, said, evaluations, plan.held_out.sources)
     best = report.best(session.state.watch, recipe.eval.metric, folder.best)
     result = findings.sentence(judged, len(plan.held_out), last) + report.best_elsewhere(best, last)
 

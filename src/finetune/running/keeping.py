@@ -60,6 +60,14 @@ def write_pair(session: Session, place: Path, evaluated: Mapping[str, float]) ->
     export.write_pair(place, session.meta, session.merged(session.state.judged()), session.pieces, beside)
 
 
+def take_up_pair(session: Session, place: Path) -> None:
+    """Goes on with the values of a written pair, in which adapters are merged and averages are taken."""
+    small = session.model.small_variables  # they begin at a product of zero
+    names = [*session.pretrained, *(name for name in session.fresh if name not in small)]
+    read = export.read_back(place, names, session.pieces)
+    session.take_up({**session.fresh, **read}, session.standing.began[-1])
+
+
 def prove_frozen(session: Session, folder: RunFolder) -> int:
     """Reads the written pairs back and compares what is frozen with the source, bit by bit; gives how many variables.
 

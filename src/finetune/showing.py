@@ -1,4 +1,21 @@
-"""Verbs that look at a pair and train nothing: `inspect`."""
+"""What a pair is, and where it can be cut; nothing is trained.
+
+usage: python -m finetune inspect PATH [options]
+
+  PATH                a folder, a prefix, or any file of a pair, of a SavedModel, or a frozen .pb
+
+options:
+      --json          print everything, for programs
+      --recipe OUT    write a recipe for the best cut, OUT.yaml, that lacks only the data
+      --picture OUT   draw the layers below the cut, OUT.svg
+      --phases N      propose N phases that unfreeze it from the cut downwards, in the recipe if one is written
+      --cut TENSOR    cut there, and not at the best one
+
+examples:
+  python -m finetune inspect vgg16.ckpt
+  python -m finetune inspect vgg16.ckpt --recipe mine.yaml --cut fc7 --phases 3
+  python -m finetune inspect vgg16.ckpt --picture vgg16.svg
+"""
 
 from __future__ import annotations
 
@@ -8,7 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from finetune.errors import UserError, printable, shortlist
 from finetune.inspecting.feeding import BATCH_SIZE, Tensor, why_refused
@@ -17,12 +34,14 @@ from finetune.inspecting.picture import Caption, draw, note
 from finetune.inspecting.repeats import short
 from finetune.inspecting.unfreezing import as_yaml, unfreezing
 from finetune.names import unused
+from finetune.parser import Parser
 from finetune.results.checkpoints import write_text
 
 STEPS = 200  # of a new recipe
 _LISTED = 8  # of a long list, so that a table fits on a screen
 _NAME_WIDTH = 56
 _BESIDE = "*"  # other data passes beside the cut
+USAGE = "write inspect PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg] [--phases N] [--cut TENSOR]"
 
 
 def show(words: list[str]) -> int:
@@ -53,14 +72,8 @@ def show(words: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        todo = "write inspect PATH [--json] [--recipe OUT.yaml] [--picture OUT.svg] [--phases N] [--cut TENSOR]"
-        raise UserError("recipe", "inspect", message, todo)
-
-
 def _options(words: list[str]) -> argparse.Namespace:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser("inspect", USAGE)
     parser.add_argument("path", metavar="PATH")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--recipe", metavar="OUT.yaml")
