@@ -28,7 +28,8 @@ METHODS = ("probe", "full", "phases", "lora")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare held-out accuracy with that of Keras fit.")
+    what = "Compare held-out accuracy with that of Keras fit."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=what)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the *-ubyte.gz files of Fashion-MNIST are")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
