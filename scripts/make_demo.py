@@ -209,8 +209,9 @@ A trained TensorFlow-1 model and two classes of images that it has never seen.
   from 0 in that file. A linear head on frozen `fc7:0` tells 0.92 of them apart, one on the raw pixels 0.93 (480 to
   train on, 120 to test, mean of five splits): the demo shows the way, not what transfer gains.
 - `LICENSE` is the licence of Fashion-MNIST: the images are taken from it and the pair is trained on it.
-- `outfits.npz`, pictures of several garments, and `dates/`, a recurrent pair and its examples, are written by
-  `scripts/make_outfits.py` and `scripts/make_dates.py`, which say what they are.
+- `outfits.npz`, pictures of several garments, `dates/`, a recurrent pair and its examples, and `sounds/`, a pair that
+  hears waveforms and synthesised vowels, are written by `scripts/make_outfits.py`, `scripts/make_dates.py` and
+  `scripts/make_sounds.py`, which say what they are. Nothing in the last two is taken from elsewhere.
 
 All of this is written by
 
