@@ -56,6 +56,9 @@ def check(recipe: Recipe) -> None:
         _head("head" if not recipe.heads else f"heads.{key}", head)
     _one_of("data.kind", recipe.data.kind, DATA_KINDS)
     _one_of("data.preprocess", recipe.data.preprocess, PRESETS)
+    if recipe.data.kind in ("arrays", "csv") and recipe.data.preprocess != "none":
+        what = f"'{recipe.data.preprocess}' is for encoded images, and data.kind is {recipe.data.kind}"
+        raise UserError("recipe", "data.preprocess", what, "scale the rows themselves, and write data.preprocess=none")
     _one_of("train.optimizer", recipe.train.optimizer, OPTIMIZERS)
     _one_of("train.schedule", recipe.train.schedule, DECAYS)
     _one_of("train.on_nan", recipe.train.on_nan, ON_NAN)
