@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.__main__ import main
 from finetune.learning.monitor import Watch
 from finetune.results.report import METRICS, Report, best, best_elsewhere, forget_after, variable_table
 
@@ -119,3 +120,20 @@ def test_training_images_stand_side_by_side(tmp_path: Path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [e.step for e in events.Tensors("training images after augmentation")] == [0]
+
+
+def test_the_picture_shows_each_head_at_its_own_cut(tmp_path: Path):
+    words = [
+        "recipe=two_heads",
+        "train.epochs=null",
+        "train.steps=1",
+        "eval.probe=false",
+        f"run.dir={tmp_path / 'run'}",
+    ]
+    assert main(words) == 0
+    text = (tmp_path / "run/graph.svg").read_text(encoding="utf-8")
+    top, _, below = text.partition("conv4<")
+    assert "garments: linear → 3 classes" in top
+    assert "771 parameters · learns (new)" in top  # its own, and not those of the other head
+    assert "ink" not in top
+    assert "and a new head, ink: mlp → 1 number<" in below.partition("conv2<")[0]

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from finetune.inspecting.repeats import short
 from finetune.judging.evaluate import Evaluation
 from finetune.learning import monitor
 from finetune.learning.course import Phase, Standing
+from finetune.names import node_of
 from finetune.plan import Plan
 from finetune.reading import metagraph
 from finetune.recipe import Recipe, Train
@@ -374,15 +375,21 @@ def picture(plan: Plan, model: Model) -> str:
     ]
     inputs = list(source.inputs.values())
     drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, model.variants.barriers)
+    heads = {task.name: f"{task.name}: {plan.heads[task.name].kind} → {_outputs(task)}" for task in plan.tasks}
+    above = [graft for graft in model.grafts if graft.cut == source.cut]
+    on_others = {node_of(g.cut): f"and a new head, {heads[g.scope]}" for g in model.grafts if g not in above}
+    boxes = (replace(box, marks=(*box.marks, *_found(on_others, box.nodes))) for box in drawn.boxes)
+    drawn = replace(drawn, boxes=tuple(boxes))
+    given = next((s.partition(", ")[2] for s in model.said.split("; ") if s.startswith(f"{source.cut}, ")), "")
     feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
     caption = Caption(
         title=f"{source.pair.name} cut at {source.cut}",
         lines=[f"feeds: {'; '.join(feeds)}"] if feeds else [],
         cut=source.cut,
-        given=model.said,
+        given=given,
         head=[
-            *(f"{t.name}: {plan.heads[t.name].kind} → {_outputs(t)}" for t in plan.tasks),
-            f"{counted(sum(math.prod(shape) for shape in model.new_variables.values()))} · learns (new)",
+            *(heads[graft.scope] for graft in above),
+            f"{counted(sum(math.prod(shape) for graft in above for shape in graft.variables.values()))} · learns (new)",
         ],
         barred=source.cut in model.variants.barriers,
         note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
@@ -390,8 +397,12 @@ def picture(plan: Plan, model: Model) -> str:
     return draw(short(drawn), caption)
 
 
+def _found(marks: Mapping[str, str], nodes: Collection[str]) -> list[str]:
+    return [mark for node, mark in marks.items() if node in nodes]
+
+
 def _outputs(task: Task) -> str:
-    return f"{task.outputs} {'classes' if task.classes else 'numbers'}"
+    return f"{task.outputs} {'class' if task.classes else 'number'}{'es' if task.classes else 's' * (task.outputs > 1)}"
 
 
 def _told(fate: Fate, model: Model) -> str:
