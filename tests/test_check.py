@@ -162,7 +162,7 @@ def test_keras_has_the_optimizers_that_are_written_down():
         ({"group": "(a"}, "data.group: '(a' is no regular expression"),
         ({"columns": {"x": ["a"]}}, "data.columns: is given, and data.kind is images"),
         ({"args": {"x": 1}}, "data.args: is given, and data.kind is images"),
-        ({"kind": "csv", "columns": {"x": [1]}}, "data.columns.x: [1] is no list of columns"),
+        ({"kind": "csv", "preprocess": "none", "columns": {"x": [1]}}, "data.columns.x: [1] is no list of columns"),
         ({"bucket": [4, 2]}, "data.bucket: [4, 2] are no rising lengths"),
         ({"bucket": [0, 2]}, "data.bucket: [0, 2] are no rising lengths"),
         ({"classes": ["a", "a"]}, "data.classes: ['a', 'a'] are not two or more different names"),

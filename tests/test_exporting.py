@@ -11,6 +11,7 @@ import pytest
 from finetune import exporting
 from finetune.__main__ import main
 from finetune.errors import UserError
+from finetune.finished import find_model
 from finetune.results.card import Images, read_card
 
 CARD = {
@@ -64,11 +65,11 @@ def test_the_place(run: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_model_of_a_run_and_its_best(run: Path):
-    assert exporting.find_model(run, False) == run / "model"
-    assert exporting.find_model(run / "model", False) == run / "model"
+    assert find_model(run, False) == run / "model"
+    assert find_model(run / "model", False) == run / "model"
     (run / "best").mkdir()
     (run / "best" / "model.json").write_text(json.dumps(CARD))
-    assert exporting.find_model(run, True) == run / "best"
+    assert find_model(run, True) == run / "best"
 
 
 def test_a_missing_extra_is_named(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

@@ -59,6 +59,7 @@ def test_a_recipe_runs_shrunk(recipe: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # five runs, on a machine that does other things too
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
 def test_a_recipe_reaches_what_its_header_says(recipe: Path, tmp_path: Path):
     said = EXPECTED.search(header(recipe)).groupdict()  # type: ignore[union-attr]

@@ -76,6 +76,7 @@ CHECK_DATA = "--check-data"
 FIND_RATE = "--find-lr"
 DRY_RUN = "--dry-run"
 BUG = 70
+PIPE = 141  # what a shell reports for SIGPIPE
 BY_HAND = 130  # what a shell reports for SIGINT
 
 
@@ -106,6 +107,9 @@ def guarded(action: Callable[[], int | None], log: Path | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.status
+    except BrokenPipeError:  # whoever read along has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
+        return PIPE
     except Exception as error:
         trace = traceback.format_exc()
         if isinstance(error, OSError) and error.errno in _STORAGE:
@@ -145,6 +149,8 @@ VERBS = {
     "inspect": ("finetune.showing", "show", "print what a pair is and where it can be cut"),
     "evaluate": ("finetune.evaluating", "evaluate", "print how good a finished run is, on these examples or others"),
     "export": ("finetune.exporting", "export", "hand a finished run on as a SavedModel, TFLite, ONNX …"),
+    "predict": ("finetune.predicting", "predict", "print what a finished run says of new images or rows"),
+    "extract": ("finetune.extracting", "extract", "write the features at the cut to a file"),
     "report": ("finetune.reporting", "report", "write the page of a run, or one for several"),
 }
 

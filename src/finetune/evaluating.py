@@ -30,17 +30,16 @@ from typing import Any
 from finetune.check import check
 from finetune.errors import UserError, printable, shortlist
 from finetune.examples.tasks import Task
-from finetune.exporting import find_model
+from finetune.finished import find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results.card import Card, read_card
-from finetune.results.run_folder import BEST, MODEL, RECIPE, read_record
+from finetune.results.run_folder import BEST, MODEL, read_record
 from finetune.start import start_tensorflow
 from finetune.surgery.source import read_values
 
 USAGE = "write evaluate RUN [PATH] [--best] [--json] [--out FOLDER] [key=value …]"
-CHANGEABLE = ("data.", "eval.")  # keys that say nothing about the model
 WIDEST = 20  # classes of a confusion matrix that fits on a screen
 
 
@@ -94,9 +93,6 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--out", metavar="FOLDER")
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     options = parser.parse_args([word for word in words if word not in overrides])
-    if strange := [word for word in overrides if not word.startswith(CHANGEABLE)]:
-        what = "is part of how the model was made"
-        raise UserError("recipe", strange[0], what, "only keys of data. and eval. can be given here")
     if options.out is not None and Path(options.out).is_file():
         raise UserError("recipe", "--out", f"'{options.out}' is a file", "name a folder")
     return options, overrides
@@ -104,13 +100,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _recipe(run: Path, overrides: Sequence[str], data: str | None, card: Card) -> Recipe:
     """The stored recipe of a run, for its own examples or for others."""
-    from finetune.compose import compose
-
-    if not (run / RECIPE).is_file():
-        raise UserError(
-            "recipe", str(run), f"this folder holds no {RECIPE}", "name the run folder, not the model in it"
-        )
-    recipe = compose([f"recipe={run / RECIPE}", *overrides]).recipe
+    recipe = stored_recipe(run, overrides)
     if data is not None:
         # The same examples twice: those to train on say what there is to learn, and the others are looked at.
         known = {head.classes for head in card.heads.values() if head.classes}

@@ -24,6 +24,7 @@ import importlib.util
 from pathlib import Path
 
 from finetune.errors import UserError, printable
+from finetune.finished import find_model
 from finetune.names import did_you_mean
 from finetune.parser import Parser
 from finetune.results.card import CARD, read_card
@@ -60,25 +61,6 @@ def _options(words: list[str]) -> argparse.Namespace:
         todo = did_you_mean(options.to, FORMATS) or f"the formats are {', '.join(FORMATS)}"
         raise UserError("recipe", "--to", f"there is no format '{options.to}'", todo)
     return options
-
-
-def find_model(run: Path, best: bool) -> Path:
-    """The folder of a finished pair, from that of its run or from itself.
-
-    Raises:
-      UserError: there is no run, or it is not finished.
-    """
-    name = "best" if best else "model"
-    if (run / CARD).is_file() and not best:
-        return run
-    if not (run / "run.json").is_file():
-        there = "holds no run" if run.is_dir() else "is not there" if not run.exists() else "is a file"
-        raise UserError("recipe", str(run), f"this folder {there}", "name a run folder, e.g. runs/vgg_2class")
-    if (run / name / CARD).is_file():
-        return run / name
-    if best and (run / "model" / CARD).is_file():
-        raise UserError("recipe", "--best", f"'{run}' kept no best model", "leave --best out to take the final one")
-    raise UserError("recipe", str(run), "this run is not finished", "the command that started it goes on with it")
 
 
 def _place(model: Path, to: str, out: str | None) -> Path:

@@ -124,6 +124,18 @@ def read_sized(recipe: Recipe) -> Source:
     return _read(recipe, recipe.cut, recipe.source.inputs, also)
 
 
+def read_pair(recipe: Recipe, path: str, tensors: Sequence[str], inputs: Mapping[str, str]) -> Source:
+    """The pair that a run of this recipe wrote, as a source of some of its tensors.
+
+    Raises:
+      UserError: it cannot be used.
+    """
+    first, *others = tensors
+    also = {f"tensor {number}": tensor for number, tensor in enumerate(others, 2)}
+    source = read_source(path, first, inputs, {}, recipe.source.trust, also=also)
+    return resized(source, {recipe.eval.batch_size or recipe.train.batch_size // recipe.train.accumulate}, None)
+
+
 def _read(recipe: Recipe, at: str, inputs: Mapping[str, str], also: Mapping[str, str]) -> Source:
     asked = recipe.source
     wishes = Wishes(asked.rename, asked.weights == "averages", asked.allow_missing)

@@ -123,17 +123,11 @@ def test_training_images_stand_side_by_side(tmp_path: Path):
 
 
 def test_the_picture_shows_each_head_at_its_own_cut(tmp_path: Path):
-    words = [
-        "recipe=two_heads",
-        "train.epochs=null",
-        "train.steps=1",
-        "eval.probe=false",
-        f"run.dir={tmp_path / 'run'}",
-    ]
-    assert main(words) == 0
-    text = (tmp_path / "run/graph.svg").read_text(encoding="utf-8")
-    top, _, below = text.partition("conv4<")
-    assert "garments: linear → 3 classes" in top
-    assert "771 parameters · learns (new)" in top  # its own, and not those of the other head
-    assert "ink" not in top
-    assert "and a new head, ink: mlp → 1 number<" in below.partition("conv2<")[0]
+    words = ["recipe=two_heads", "train.epochs=null", "train.steps=1", "eval.probe=false"]
+    assert main([*words, f"run.dir={tmp_path / 'run'}"]) == 0
+    boxes = (tmp_path / "run/graph.svg").read_text(encoding="utf-8").partition(">conv3<")[2]
+    conv3, _, others = boxes.partition(">conv4<")
+    assert ">and a new head, ink: mlp → 1 number<" in conv3
+    assert "ink" not in others
+    assert ">garments: linear → 3 classes<" in others
+    assert ">771 parameters · learns (new)<" in others  # its own, and not those of the other head

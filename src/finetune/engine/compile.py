@@ -149,7 +149,7 @@ def forward_program(backbone: Backbone, grafts: Sequence[Graft]) -> Program:
         outputs = _named(features)
         for graft in grafts:
             flat, logits, targets = _head(graft, features)
-            outputs[f"{graft.scope}/features"] = tf.reduce_mean(flat, axis=list(range(1, flat.shape.rank - 1)))
+            outputs[f"{graft.scope}/features"] = tf.reduce_mean(flat, axis=list(range(1, (flat.shape.rank or 0) - 1)))
             outputs[f"{graft.scope}/logits"] = logits
             outputs[f"{graft.scope}/{graft.loss.output}"] = graft.loss.activation(logits)
             outputs[f"{graft.scope}/losses"] = graft.loss.of(logits, targets)

@@ -58,7 +58,7 @@ class Examples:
 
 def from_arrays(rows: Mapping[str, Field], columns: Mapping[str, np.ndarray], where: str) -> Examples:
     """Examples whose inputs are arrays already."""
-    (first, labels), *_ = columns.items()
+    (first, labels), *_ = {**columns, **rows}.items()
     for name, array in {**rows, **columns}.items():
         count = "no" if isinstance(array, np.ndarray) and array.ndim == 0 else len(array)
         if count != len(labels):

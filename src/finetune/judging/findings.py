@@ -213,11 +213,15 @@ def table(evaluations: Mapping[str, Evaluation], sources: Sequence[str]) -> str:
 
 
 def _columns(found: Evaluation) -> Sequence[Sequence[Any]]:
-    predictions = found.predictions
-    probable = [""] * len(predictions)
-    if found.task.is_exclusive:
-        probable = [f"{p:.6g}" for p in found.outputs.max(axis=1)]
-    elif found.task.classes:
-        probable = [" ".join(f"{p:.6g}" for p in row) for row in found.outputs]  # of every class, in order
     losses = [f"{loss:.6g}" for loss in found.losses]
-    return [found.said(t) for t in found.targets], [found.said(p) for p in predictions], probable, losses
+    said = [found.said(p) for p in found.predictions]
+    return [found.said(t) for t in found.targets], said, probabilities(found), losses
+
+
+def probabilities(found: Evaluation) -> list[str]:
+    """Of each prediction, or of every class in order where an example has any number of them; nothing of numbers."""
+    if found.task.is_exclusive:
+        return [f"{p:.6g}" for p in found.outputs.max(axis=1)]
+    if found.task.classes:
+        return [" ".join(f"{p:.6g}" for p in row) for row in found.outputs]
+    return [""] * len(found.outputs)
