@@ -32,6 +32,9 @@ def pairs():
 def elements():
     return [{"x": b"png", "label": "a"}, {"x": b"gif", "label": "b"}, {"x": b"gif"}]
 
+def encoded():
+    return [{"x": bytes([number, 7, 0, 0]), "label": number} for number in range(3)]
+
 def broken():
     return 1 / 0
 
@@ -51,6 +54,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(name: str, **args: object):
     return read_from_code(f"code_of_a_user:{name}", args, {"x": []}, ["labels"], ["who"])
+
+
+def test_encoded_images_are_read_byte_by_byte():
+    rows = as_rows((read("encoded").arrays or {})["x"])
+    assert list(rows.read(np.array([2, 0]))) == [b"\2\7\0\0", b"\0\7\0\0"]
 
 
 def test_a_function_of_the_current_folder_makes_arrays():

@@ -103,7 +103,7 @@ def _rows(
     kind = np.dtype(object) if dtype.kind in "SU" else dtype
     longest = max((own[0] for own in shapes if own), default=0)
     return Rows(
-        count, kind, shape, lambda index: [np.asarray(named(i)[name], kind) for i in index.tolist()], False, longest
+        count, kind, shape, lambda index: [np.asarray(named(i)[name], kind)[()] for i in index.tolist()], False, longest
     )
 
 
