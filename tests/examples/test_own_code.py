@@ -32,9 +32,6 @@ def pairs():
 def elements():
     return [{"x": b"png", "label": "a"}, {"x": b"gif", "label": "b"}, {"x": b"gif"}]
 
-def encoded():
-    return [{"x": bytes([number, 7, 0, 0]), "label": number} for number in range(3)]
-
 def broken():
     return 1 / 0
 
@@ -42,6 +39,9 @@ def number():
     return 7
 
 other = 3
+
+def encoded():
+    return [{"x": bytes([number, 7, 0, 0]), "label": number} for number in range(3)]
 """
 
 
