@@ -82,7 +82,7 @@ def test_other_metrics_of_the_same_model(run: Path, capsys):
         (["RUN", "nowhere"], "nowhere"),
         (["RUN", "eval.metrics=[acuracy]"], "'acuracy' is no metric of head.loss=softmax"),
         (["RUN", "data.classes=[dress,coat]"], "its classes are dress, coat, and head tells coat, dress apart"),
-        (["RUN/model"], "there is no recipe.yaml in it; name the run folder"),
+        (["RUN/model"], "holds no recipe.yaml; name the run folder"),
     ],
 )
 def test_what_is_wrong_is_one_line(run: Path, words: list[str], said: str, capsys):
