@@ -73,6 +73,17 @@ def add(path: Path, *widths: int) -> None:
             sink.add(np.array([place]), {"x:0": np.ones((1, width), np.float32)})
 
 
+def test_several_cuts_are_several_arrays(tmp_path: Path):
+    words = ["extract", "recipe=vgg_2class", "--cut", "fc6", "--cut", "pool3:0", "--out", str(tmp_path / "f.npz")]
+    assert main(words) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        meta = Path(asset("demo/small_vgg/model.ckpt-1125.meta"))
+        for tensor in ("fc6", "pool3"):
+            expected = by_session(meta, meta.with_suffix(""), found["id"].tolist()[:32], f"{tensor}:0")
+            np.testing.assert_array_equal(found[tensor][:32], expected)
+        assert "fc7" not in found
+
+
 @pytest.mark.parametrize("name", ["f.npz", "f.tfrecord"])
 def test_what_is_killed_leaves_no_file(tmp_path: Path, name: str):
     with pytest.raises(KeyboardInterrupt):
@@ -100,6 +111,7 @@ def test_features_of_different_lengths_go_into_records_only(tmp_path: Path):
         (["recipe=vgg_2class", "--out", "f.csv"], "'f.csv' does not end in .npz or .tfrecord"),
         (["recipe=vgg_2class", "--out", "f.npz", "--shards", "2"], "a .npz is one file"),
         (["recipe=vgg_2class", "cut=fc9", "--out", "f.npz"], "did you mean"),
+        (["recipe=vgg_2class", "--cut", "fc9", "--out", "f.npz"], "the graph has no tensor 'fc9:0'; did you mean"),
         (["runs/x", "--out", "f.npz"], "runs/x: this folder is not there"),
     ],
 )

@@ -5,10 +5,11 @@ usage: python -m finetune extract RUN --out FILE [options] [key=value …]
 
   RUN               a run folder: features of its finished pair; with it only keys that begin with data. or eval.
   recipe=NAME       features of the pair that a recipe starts from; nothing is trained
-  key=value         a key of the recipe, e.g. cut=pool3:0 or data.path=images
+  key=value         a key of the recipe, e.g. data.path=images
 
 options:
       --out FILE    FILE.npz, or FILE.tfrecord
+      --cut TENSOR  there, and not at the recipe's cuts; may be given several times
       --shards N    so many TFRecord files, NAME-00000-of-0000N.tfrecord
       --best        the pair in best/ and not the final one
 
@@ -17,7 +18,7 @@ A row for each example, those to train on first: the features under the name of 
 
 examples:
   python -m finetune extract recipe=vgg_2class --out features.npz
-  python -m finetune extract recipe=vgg_2class cut=pool3:0 source.path=vgg16.ckpt data.path=images --out pool3.npz
+  python -m finetune extract recipe=vgg_2class data.path=images --cut fc7 --cut pool3 --out features.npz
   python -m finetune extract runs/vgg_2class --out features.tfrecord --shards 4
 """
 
@@ -34,14 +35,14 @@ from finetune.check import check
 from finetune.errors import UserError, printable
 from finetune.finished import find_model, stored_recipe
 from finetune.parser import Parser
-from finetune.plan import Plan, make_plan, read_pair
+from finetune.plan import Plan, make_plan, read_at, read_pair
 from finetune.recipe import Recipe
 from finetune.results.card import read_card
 from finetune.results.feature_files import SUFFIXES, key, names, open_sink
 from finetune.start import start_tensorflow
 from finetune.surgery.source import Source
 
-USAGE = "write extract RUN|recipe=NAME --out FILE.npz|FILE.tfrecord [--shards N] [--best] [key=value …]"
+USAGE = "write extract RUN|recipe=NAME --out FILE.npz|FILE.tfrecord [--cut TENSOR] [--shards N] [--best] [key=value …]"
 
 
 def extract(words: list[str]) -> int:
@@ -75,6 +76,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser("extract", USAGE)
     parser.add_argument("run", metavar="RUN", nargs="?")
     parser.add_argument("--out", metavar="FILE", required=True)
+    parser.add_argument("--cut", metavar="TENSOR", action="append", default=[])
     parser.add_argument("--shards", metavar="N", type=int, default=1)
     parser.add_argument("--best", action="store_true")
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
@@ -102,13 +104,14 @@ def _sources(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Rec
         recipe = compose(list(overrides)).recipe
         check(recipe)
         plan = make_plan(recipe)
-        return recipe, plan, plan.source
+        return recipe, plan, read_at(recipe, options.cut) if options.cut else plan.source
     run = Path(options.run)
     model = find_model(run, options.best)
     recipe = stored_recipe(run, overrides)
     check(recipe)
     plan = make_plan(recipe)
-    return recipe, plan, read_pair(recipe, str(model), list(plan.source.cuts), read_card(model).inputs)
+    cuts = options.cut or list(plan.source.cuts)
+    return recipe, plan, read_pair(recipe, str(model), cuts, read_card(model).inputs)
 
 
 def columns(plan: Plan) -> dict[str, np.ndarray]:

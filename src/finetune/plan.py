@@ -124,6 +124,16 @@ def read_sized(recipe: Recipe) -> Source:
     return _read(recipe, recipe.cut, recipe.source.inputs, also)
 
 
+def read_at(recipe: Recipe, tensors: Sequence[str]) -> Source:
+    """The source of a recipe, cut at these tensors and not where the recipe says.
+
+    Raises:
+      UserError: it cannot be used.
+    """
+    first, *others = tensors
+    return _read(recipe, first, recipe.source.inputs, {f"cut {number}": t for number, t in enumerate(others, 2)})
+
+
 def read_pair(recipe: Recipe, path: str, tensors: Sequence[str], inputs: Mapping[str, str]) -> Source:
     """The pair that a run of this recipe wrote, as a source of some of its tensors.
 
@@ -131,7 +141,7 @@ def read_pair(recipe: Recipe, path: str, tensors: Sequence[str], inputs: Mapping
       UserError: it cannot be used.
     """
     first, *others = tensors
-    also = {f"tensor {number}": tensor for number, tensor in enumerate(others, 2)}
+    also = {f"cut {number}": tensor for number, tensor in enumerate(others, 2)}
     source = read_source(path, first, inputs, {}, recipe.source.trust, also=also)
     return resized(source, {recipe.eval.batch_size or recipe.train.batch_size // recipe.train.accumulate}, None)
 
