@@ -24,6 +24,8 @@ PRESETS = ("none", "unit", "inception", "vgg", "caffe", "torch")  # finetune.exa
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # finetune.engine.precision says what they do
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
+CACHE_MODES = ("auto", "off", "require")
+CACHE_DTYPES = ("float32", "float16")
 ON_NAN = ("stop", "rollback")
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
@@ -121,7 +123,18 @@ def check(recipe: Recipe) -> None:
     _number("checkpoint.every_minutes", recipe.checkpoint.every_minutes, above=0)
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)
     _number("checkpoint.keep_every_hours", recipe.checkpoint.keep_every_hours, above=0)
+    _cache(recipe)
     _number("run.seed", recipe.run.seed, least=0)
+
+
+def _cache(recipe: Recipe) -> None:
+    _one_of("cache.mode", recipe.cache.mode, CACHE_MODES)
+    _one_of("cache.dtype", recipe.cache.dtype, CACHE_DTYPES)
+    _number("cache.max_gb", recipe.cache.max_gb, above=0)
+    _number("cache.views", recipe.cache.views, least=1)
+    if recipe.cache.views is not None and settle(recipe.data.augment, recipe.data.kind) is None:
+        what = f"{recipe.cache.views} views, but the examples are not varied"
+        raise UserError("recipe", "cache.views", what, "add data.augment.preset=light, or leave it out")
 
 
 def _objective(key: str, head: Head) -> None:

@@ -222,6 +222,18 @@ class Checkpoint:
 
 
 @dataclass
+class Cache:
+    """What a frozen part makes of each example is computed once and kept, where the graph proves that this may be."""
+
+    mode: str = "auto"  # where it saves time; off; require, which refuses a recipe where it cannot be
+    dir: Optional[str] = None  # shared by runs; None: finetune/features in $XDG_CACHE_HOME or ~/.cache
+    max_gb: float = 50.0  # of all that is kept there; what was not used for the longest goes first
+    # So many fixed variations of each example, in turn, in the place of a new one in each epoch: those can be kept.
+    views: Optional[int] = None
+    dtype: str = "float32"  # of what is kept: or float16, half as large, at an error that the run tells
+
+
+@dataclass
 class Run:
     """Where the run leaves what it makes, and the seed of everything random in it."""
 
@@ -248,6 +260,7 @@ class Recipe:
     phases: list[Phase] = field(default_factory=list)  # parts of the training, in their order; [] is one for all of it
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    cache: Cache = field(default_factory=Cache)
     run: Run = field(default_factory=Run)
 
 

@@ -57,6 +57,7 @@ class Model:
     said: str
     inputs: Mapping[str, str]  # data field -> the tensor that takes it, in the pair that is written too
     variants: Variants
+    behind: Variants  # what the functions below are compiled of: all of `variants`, or the rest behind what is kept
     forward: Function
     features: Function
     step: Function
@@ -98,6 +99,7 @@ def graft(
     mixed: bool = False,
     precision: str = "float32",
     xla: bool = False,
+    behind: Variants | None = None,
 ) -> Model:
     """Joins heads to the source, and compiles both variants.
 
@@ -110,6 +112,7 @@ def graft(
       mixed: whether examples are mixed in training, so that one has a distribution of classes.
       precision: of the training step; the evaluation is always float32.
       xla: whether the training step is compiled with XLA.
+      behind: the rest of `variants` behind what is computed once for each example, if the functions are to take that.
 
     Raises:
       UserError: the cut's width is unknown, no gradient reaches a variable, TensorFlow refuses the graph.
@@ -117,11 +120,8 @@ def graft(
     shapes = feature_shapes(variants.evaluation)
     if probe is not None and any(not shape or shape[-1] is None for shape in shapes.values()):
         shapes = _probed(variants, shapes, probe())
-        variants = replace(
-            variants,
-            training=replace(variants.training, shapes=shapes),
-            evaluation=replace(variants.evaluation, shapes=shapes),
-        )
+        variants = _with_shapes(variants, shapes)
+    behind = variants if behind is None else _with_shapes(behind, shapes)
     said, joined = [], []
     for task in tasks:
         head = heads[task.name]
@@ -130,9 +130,6 @@ def graft(
         joined.append(_joined(task, head, flattening))
     trained = [_of_distributions(*pair) for pair in zip(joined, tasks, strict=True)] if mixed else list(joined)
     old = [_old_logits(distill, shapes)] if distill is not None else []
-    forward = forward_program(variants.evaluation, joined)
-    outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
-    features = as_function(forward, [f"{new.scope}/features" for new in joined])
     return Model(
         grafts=tuple(joined),
         trained=(*trained, *old),
@@ -140,13 +137,29 @@ def graft(
         said="; ".join(dict.fromkeys(said)),
         inputs=variants.evaluation.inputs,
         variants=variants,
-        forward=with_adapters(as_function(forward, outputs), variants.adapters),
-        features=with_adapters(features, variants.adapters),
-        teacher=as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
+        behind=behind,
         precision=precision,
         xla=xla,
-        **_learning(variants, (*trained, *old), precision, xla),
+        **_judging(behind, joined, old),
+        **_learning(behind, (*trained, *old), precision, xla),
     )
+
+
+def _with_shapes(variants: Variants, shapes: Mapping[str, Shape | None]) -> Variants:
+    training, evaluation = (replace(part, shapes=shapes) for part in (variants.training, variants.evaluation))
+    return replace(variants, training=training, evaluation=evaluation)
+
+
+def _judging(variants: Variants, joined: Sequence[Graft], old: Sequence[Graft]) -> dict[str, Any]:
+    """The functions of a model that nothing learns from."""
+    forward = forward_program(variants.evaluation, joined)
+    outputs = [f"{new.scope}/{name}" for new in joined for name in (new.loss.output, "losses")]
+    features = as_function(forward, [f"{new.scope}/features" for new in joined])
+    return {
+        "forward": with_adapters(as_function(forward, outputs), variants.adapters),
+        "features": with_adapters(features, variants.adapters),
+        "teacher": as_function(features_program(variants.evaluation), [f"features/{old[0].cut}"]) if old else None,
+    }
 
 
 def _joined(task: Task, head: Head, flattening: Flattening) -> Graft:
@@ -194,14 +207,19 @@ def _old_logits(distill: Distill, shapes: Mapping[str, Shape | None]) -> Graft:
     )
 
 
-def regraft(model: Model, variants: Variants) -> Model:
-    """The model with another part of it learning: a step of its own, and the rest as it was.
+def regraft(model: Model, variants: Variants, behind: Variants | None = None) -> Model:
+    """The model with another part of it learning, and another rest behind what is kept: a step of its own.
 
     Raises:
       UserError: as `graft`.
     """
     variants = _of_one_shape(model, variants)
-    return replace(model, variants=variants, **_learning(variants, model.trained, model.precision, model.xla))
+    rest = variants if behind is None else _with_shapes(behind, model.variants.evaluation.shapes)
+    judging = {}
+    if behind is not None or model.behind.evaluation is not model.variants.evaluation:
+        judging = _judging(rest, model.grafts, [graft for graft in model.trained if graft.scope == OLD])
+    learning = _learning(rest, model.trained, model.precision, model.xla)
+    return replace(model, variants=variants, behind=rest, **judging, **learning)
 
 
 def check_gradients(model: Model, variants: Variants) -> None:

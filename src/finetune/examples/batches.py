@@ -86,6 +86,7 @@ def training_batches(
     members: Sequence[np.ndarray] | None = None,
     varied: bool = False,
     mixing: Mixing | None = None,
+    views: int | None = None,
 ) -> Iterator[Batch]:
     """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
 
@@ -93,6 +94,8 @@ def training_batches(
       members: the indices of each class, where classes are balanced.
       varied: whether the loader gets a seed for each example and epoch.
       mixing: how the examples of a batch are mixed; targets of one class become distributions then.
+      views: after so many epochs the seeds are those of the first one again. A loader that varies nothing gets the
+        place of each example among all views, those of one view behind each other.
     """
 
     def places(step: Any) -> Any:
@@ -100,14 +103,10 @@ def training_batches(
             indices, epochs = _ordered(step, batch_size, len(examples), seed)
         else:
             indices, epochs = _balanced(step, batch_size, members, seed)
+        epochs = epochs if views is None else epochs % views
         if not varied:
-            return (indices,)
-        seeds = tf.map_fn(
-            lambda place: example_seed(seed, *place),
-            (epochs, indices),
-            fn_output_signature=tf.TensorSpec([2], tf.int64),
-        )
-        return indices, seeds
+            return (indices,) if views is None else (indices, epochs * len(examples) + indices)
+        return indices, _seeds(seed, epochs, indices)
 
     steps = tf.data.Dataset.range(start, stop)
     loaded = _loaded(examples, load, steps.map(places), batch_size)
@@ -125,9 +124,52 @@ def evaluation_batches(examples: Examples, load: Loader, batch_size: int, whole:
 
     The last batch may be short; where only a whole one will do, it is filled up with the last example.
     """
+    return _naming_files(evaluation_data(examples, load, batch_size, whole), examples, load)
+
+
+def evaluation_data(examples: Examples, load: Loader, batch_size: int, whole: bool) -> Any:
+    """The same as a `tf.data.Dataset`."""
     count = -(-len(examples) // batch_size) * batch_size if whole else len(examples)
     indices = tf.data.Dataset.range(count).map(lambda i: (tf.minimum(i, len(examples) - 1),)).batch(batch_size)
-    return _naming_files(_loaded(examples, load, indices, batch_size), examples, load)
+    return _loaded(examples, load, indices, batch_size)
+
+
+def chosen_batches(
+    examples: Examples,
+    load: Loader,
+    places: Callable[[], Iterator[np.ndarray]],
+    count: int,
+    batch_size: int,
+    seed: int | None = None,
+) -> Iterator[Batch]:
+    """(inputs, targets, indices) of batches of any examples; a place beyond the last one is that of the last one.
+
+    Args:
+      places: gives int64 [batch_size] for each batch, the last one may be short: below `count`, those of one view
+        behind each other.
+      seed: of the run, where examples are varied, each view in its own way.
+    """
+    kind = tf.TensorSpec([None], tf.int64)
+
+    def rows(given: Any) -> Any:
+        place = tf.minimum(given, count - 1)
+        view, index = place // len(examples), place % len(examples)
+        return (index,) if seed is None else (index, _seeds(seed, view, index))
+
+    chosen = tf.data.Dataset.from_generator(places, output_signature=kind).map(rows)
+    return _naming_files(_loaded(examples, load, chosen, batch_size), examples, load)
+
+
+def _seeds(seed: int, epochs: Any, indices: Any) -> Any:
+    one = tf.TensorSpec([2], tf.int64)
+    return tf.map_fn(lambda place: example_seed(seed, *place), (epochs, indices), fn_output_signature=one)
+
+
+def row_shapes(examples: Examples, load: Loader) -> dict[str, tuple[int | None, ...]]:
+    """The shape of one example of each input, by field, as far as all have the same."""
+    one = evaluation_data(examples, load, 1, whole=False)
+    inputs, _, _ = one.element_spec
+    return {name: tuple(spec.shape.as_list()[1:]) for name, spec in inputs.items()}
 
 
 def first_inputs(examples: Examples, load: Loader, batch_size: int) -> Mapping[str, Any]:

@@ -47,6 +47,8 @@ SHOWN = 8  # held-out images in TensorBoard
 
 Pictures = Callable[[Examples, Sequence[int]], np.ndarray]  # uint8 [images, height, width, 3], none for other data
 
+BETWEEN = 30.0  # seconds between two lines of a wait that no terminal shows a bar of
+
 
 class Report:
     """The one place from which a run speaks: terminal, `train.log`, `metrics.jsonl` and TensorBoard."""
@@ -57,6 +59,7 @@ class Report:
         self._metrics = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         self._bar: Any = None
+        self._said = time.monotonic()
         self.part = ""  # the name of the phase under way
 
     def line(self, text: str) -> None:
@@ -157,6 +160,21 @@ class Report:
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             self._bar.update()
+
+    def computed(self, rows: int, of: int) -> None:
+        """How many rows of the frozen part are kept: a bar of its own, or a line every half minute."""
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            if self._bar is None:
+                self._bar = tqdm(total=of, initial=rows, unit="example", dynamic_ncols=True, leave=False)
+            self._bar.update(rows - self._bar.n)
+            if rows == of:
+                self._bar.close()
+                self._bar = None
+        elif time.monotonic() - self._said > BETWEEN:
+            self._said = time.monotonic()
+            self.line(f"cache: {rows} of {of} rows")
 
     def close(self) -> None:
         """Writes out what is still held."""

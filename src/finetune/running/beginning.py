@@ -12,6 +12,7 @@ from finetune.results.checkpoints import Loaded, write_text
 from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking, training
+from finetune.running.frozen_part import fill_both
 from finetune.running.session import Session
 from finetune.start import Started
 from finetune.surgery import doubts
@@ -20,6 +21,7 @@ from finetune.surgery import doubts
 def lines(session: Session, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
     """What people want to know before the first step, and what they are warned of."""
     plan, model, state = session.plan, session.model, session.state
+    kept = [session.decision.said] if session.decision.said else []
     warnings = doubts.warnings(plan.source, model.variants.evaluation, session.pretrained)
     warnings += unreached(plan.phases, plan.steps)
     warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
@@ -28,6 +30,7 @@ def lines(session: Session, saved: Loaded | None, started: Started, proof: Proof
         *report.numerics(session.recipe.train, model, len(state.averages), started),
         *state.said,
         *session.said,
+        *kept,
         *warnings,
     ]
 
@@ -65,6 +68,7 @@ def open_folder(
 def look_before(session: Session, folder: RunFolder, tell: Report) -> None:
     """Step 0: the baselines, some training images as augmentation leaves them, and a checkpoint to go back to."""
     tell.part = session.phase.name
+    fill_both(session.frozen_part, tell)
     training.evaluate(session, folder, tell, 0)
     if found := looking.probe(session):
         tell.scalars("probe", 0, found)

@@ -32,7 +32,7 @@ def probe(session: Session) -> dict[str, float]:
         given = (session.state.arguments(inputs, {}) for inputs, _, _ in rows)
         return baselines.collect(map(session.model.features, given), len(examples))
 
-    return baselines.probe(features, plan.training, plan.held_out, plan.tasks, affordable, asked.metrics)
+    return baselines.probe(features, session.to_learn_from(), plan.held_out, plan.tasks, affordable, asked.metrics)
 
 
 def old_task(session: Session) -> Drift | None:
@@ -42,6 +42,7 @@ def old_task(session: Session) -> Drift | None:
         return None
     before = {f"variable/{name}": value for name, value in session.pretrained.items()}
     now = {f"variable/{name}": value for name, value in session.merged(session.state.judged()).items()}
-    given = (session.state.arguments(inputs, {}) for inputs, _, _ in session.in_order(plan.held_out))
+    taken = session.in_order_as_they_are(plan.held_out)
+    given = (session.state.arguments(inputs, {}) for inputs, _, _ in taken)
     rows = ({"before": old_head({**g, **before}), "after": old_head({**g, **now})} for g in given)
     return drift(plan.old_head.cut, **baselines.collect(rows, len(plan.held_out)))

@@ -29,13 +29,14 @@ from finetune.learning.train import Step, make_step
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.results.checkpoints import Loaded
+from finetune.running.frozen_part import Decision, FrozenPart, decide
 
 Values = Mapping[str, Any]
 
 
 @dataclass
 class Session:
-    """What a run works on. Where a phase begins, the last five fields are replaced; nothing else ever is.
+    """What a run works on. Where a phase begins, the last seven fields are replaced; nothing else ever is.
 
     `pretrained` are the source's values and `fresh` the first ones of heads and adapters, by variable. `start` is the
     step that is made already, `stop` the last one. `share` gives the share of the learning rate that a step takes.
@@ -54,7 +55,9 @@ class Session:
     stop: int
     standing: Standing
     phase: Phase
+    decision: Decision
     model: Model
+    frozen_part: FrozenPart | None = field(init=False, default=None)
     state: State = field(init=False)
     share: Callable[[int], float] | None = field(init=False)
 
@@ -85,7 +88,8 @@ class Session:
     def take_up(self, values: Values, step: int) -> None:
         """Begins the phase in which `standing` is, or goes on with it, from all that there is."""
         if self.phase is not (phase := self.plan.phases[self.standing.number]):
-            self.phase, self.model = phase, regraft(self.model, phase.variants)
+            self.phase, self.decision = phase, decide(self.recipe, self.plan, phase, self.loaders)
+            self.model = regraft(self.model, phase.variants, self.decision.rest)
         begins = step == self.standing.began[-1]
         variables = {name: values[name] for name in (*self.pretrained, *self.fresh)}
         with naming(phase.key):
@@ -96,6 +100,10 @@ class Session:
         frozen = self.standing.frozen if self.standing.frozen and not begins else digest(state.frozen)
         check_frozen(state.frozen, frozen)
         self.state, self.standing = state, replace(self.standing, frozen=frozen)
+        self.let_go()
+        if self.decision.part is not None:
+            words = self.recipe, self.plan, self.decision, self.decision.part, self.loaders
+            self.frozen_part = FrozenPart(*words, state.variables())
         left = lambda: monitor.share_of_rate(state.watch, self.rules)  # noqa: E731
         self.share = phase.share_of_rate(self.standing.began[-1], self.plan.steps, left)
 
@@ -108,33 +116,54 @@ class Session:
         """What replaces frozen matrices in the written pair: they and the small ones beside them in one."""
         return lora.merged(self.model.adapters, values)
 
+    def let_go(self) -> None:
+        """Closes what is kept of the frozen part."""
+        if self.frozen_part is not None:
+            self.frozen_part.close()
+        self.frozen_part = None
+
     # ---- Examples and steps
 
     def training_batches(self, start: int, stop: int) -> Iterator[batches.Batch]:
         """The batches of steps `start` + 1 to `stop`."""
-        made = batches.training_batches(
-            self.plan.training,
-            self._loader(self.plan.training),
-            start,
-            stop,
-            *self._portion,
-            self.plan.members,
-            self.varied,
-            self.mixing,
-        )
+        part, views = self.frozen_part, self.recipe.cache.views
+        words = start, stop, *self._portion, self.plan.members
+        if part is not None and (read := part.read(training=True)) is not None:
+            made = batches.training_batches(*read, *words, views=views)
+        else:
+            examples = self.plan.training, self._loader(self.plan.training)
+            made = batches.training_batches(*examples, *words, self.varied, self.mixing, views)
+            made = made if part is None else part.through(made, training=True)
         return made if self.model.teacher is None else with_old_logits(made, self.model.teacher, self.pretrained, OLD)
 
     def plain_batch(self, step: int) -> batches.Batch:
         """The examples of a step, neither augmented nor mixed."""
         load = self._loader(self.plan.training)
         words = step - 1, step, *self._portion, self.plan.members
-        return next(batches.training_batches(self.plan.training, load, *words))
+        return next(self._as_taken(batches.training_batches(self.plan.training, load, *words), training=True))
 
     def in_order(self, examples: Examples) -> Iterator[batches.Batch]:
         """Every example once, as evaluation takes them."""
         size = self.recipe.eval.batch_size or self.plan.portion
         whole = self.plan.source.batch_size is not None
+        if (part := self.frozen_part) is not None:
+            if examples is self.plan.held_out and (read := part.read(training=False)) is not None:
+                return batches.evaluation_batches(*read, size, whole)
+            if part.holds(examples):
+                return batches.evaluation_batches(examples, part.loader(examples), size, whole)
+        return self._as_taken(self.in_order_as_they_are(examples))
+
+    def in_order_as_they_are(self, examples: Examples) -> Iterator[batches.Batch]:
+        """The same with the source's own inputs, whatever is kept."""
+        size = self.recipe.eval.batch_size or self.plan.portion
+        whole = self.plan.source.batch_size is not None
         return batches.evaluation_batches(examples, self._loader(examples), size, whole)
+
+    def to_learn_from(self) -> Examples:
+        """The training examples as an evaluation would take them: what is kept of them, where that is the same."""
+        part = self.frozen_part
+        kept = part.kept.get(True) if part is not None and part.part.is_one and not self.varied else None
+        return self.plan.training if kept is None else kept
 
     def first_inputs(self) -> Values:
         """The inputs of a first batch."""
@@ -160,6 +189,10 @@ class Session:
     @property
     def _portion(self) -> tuple[int, int]:
         return self.recipe.train.batch_size, self.recipe.run.seed
+
+    def _as_taken(self, given: Iterator[batches.Batch], training: bool = False) -> Iterator[batches.Batch]:
+        """Batches of the source's inputs as the model takes them."""
+        return given if self.frozen_part is None else self.frozen_part.through(given, training)
 
     def _loader(self, examples: Examples) -> batches.Loader:
         return self.loaders[examples is self.plan.held_out]
@@ -190,9 +223,10 @@ def open_session(
     sized = check_sizes(source, phase.variants.evaluation, phase.variants.feeds, probe()) if source.is_resized else []
     mixing = make_mixing(train.mixup, train.cutmix, plan.tasks)
     distill = recipe.distill if recipe.distill.tensor is not None else None
+    decision = decide(recipe, plan, phase, loaders)
     with naming(phase.key):
         words = distill, mixing is not None, train.precision, train.xla
-        model = graft(phase.variants, plan.heads, plan.tasks, probe, *words)
+        model = graft(phase.variants, plan.heads, plan.tasks, probe, *words, decision.rest)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):
             check_gradients(model, later.variants)
@@ -213,6 +247,7 @@ def open_session(
         stop=start if is_over else max(start, plan.steps),
         standing=standing,
         phase=phase,
+        decision=decision,
         model=model,
     )
     session.take_up(session.values_in(saved), start)

@@ -14,6 +14,7 @@ from finetune.results.checkpoints import write_text
 from finetune.results.report import PICTURE, Report, phase_lines, phase_record, picture
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking
+from finetune.running.frozen_part import fill_both
 from finetune.running.session import Session
 from finetune.running.setbacks import go_back
 
@@ -49,6 +50,7 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
     run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing))
     for line in phase_lines(plan, session.model, phase, standing):
         tell.line(line)
+    fill_both(session.frozen_part, tell)
     end = session.stop if phase.last is None else min(session.stop, phase.last)
     return loop(
         session.step_with(session.share, recipe.train.ema),

@@ -15,6 +15,7 @@ from finetune.reading.variables import Update
 from finetune.surgery import modes, specialize
 from finetune.surgery.branches import fold
 from finetune.surgery.cut import cut, place_of, width_at
+from finetune.surgery.dropout import without_idle_dropout
 from finetune.surgery.parameters import as_parameters
 from finetune.surgery.randomness import random_nodes, stateless
 
@@ -60,7 +61,7 @@ def make_backbone(
     below = cut(whole, [*cuts, *(u.node for u in updates)], stops)
     used = {name: tensor for name, tensor in inputs.items() if node_of(tensor) in below.nodes}
     below = specialize.with_constants(below, {t: v for t, v in feeds.items() if node_of(t) in below.nodes})
-    below, names = specialize.with_placeholders(below, used)
+    below, names = specialize.with_placeholders(without_idle_dropout(below), used)
     folded = fold(below)
     alive = tuple(u for u in updates if u.node in folded.nodes)
     if dead := [at for at in cuts if node_of(at) not in folded.nodes]:
