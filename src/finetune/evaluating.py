@@ -63,11 +63,14 @@ def evaluate(words: list[str]) -> int:
 
     session = open_session(recipe, plan, read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite))
     keeping.take_up_pair(session, model)
+    if session.frozen_part is not None:  # the bits are those of the run, which took what it kept
+        session.frozen_part.fill(training=False, temporary=True)
     found = looking.evaluations(session)
     own = options.data is None and not any(word.startswith("data.") for word in overrides)
     logged = {name: report.first_numbers(run, phase) for name, phase in findings.EARLIER.items()} if own else {}
     judged = findings.judge(found, recipe.eval.metrics, recipe.run.seed, logged)
     content = findings.content(_step(run, model), judged, plan.held_out.sources, looking.old_task(session))
+    session.let_go()
     if options.out is not None:
         out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)

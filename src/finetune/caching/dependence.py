@@ -158,7 +158,7 @@ def in_order(graph: Graph) -> list[str]:
                 waiting[name] += 1
                 readers.setdefault(source, []).append(name)
     # Depth first, so that a branch is gone through before the next one is begun.
-    stack = [name for name in reversed(graph.nodes) if not waiting[name]]
+    stack = [name for name in reversed(list(graph.nodes)) if not waiting[name]]
     order = []
     while stack:
         name = stack.pop()
@@ -610,7 +610,7 @@ def _shape_taken(at: _At) -> Dependence:
     shape = at.shapes.get(tensor_name(at.refs[0]))
     if shape is not None and None not in shape:
         size = np.array(shape, np.int64)
-        at.sizes[f"{at.node.name}:0"] = size if at.node.op == "Shape" else np.prod(size)
+        at.sizes[f"{at.node.name}:0"] = size if at.node.op == "Shape" else np.asarray(np.prod(size))
     return SIZE
 
 

@@ -127,8 +127,8 @@ def _operations(graph: Graph, node: Any, shapes: Shapes) -> float:
             return 2.0 * made * _count(weights[:2])
         if node.op.startswith("Conv"):
             return 2.0 * made * _count(weights[:-1])
-        first = shapes.get(tensor_name(refs[0])) or (1,)
-        return 2.0 * made * (first[-2] if attr(node, "transpose_a").b or attr(node, "adj_x").b else first[-1] or 1)
+        *_, rows, columns = shapes.get(tensor_name(refs[0])) or (1, 1)
+        return 2.0 * made * ((rows if attr(node, "transpose_a").b or attr(node, "adj_x").b else columns) or 1)
     if node.op in ("MaxPool", "AvgPool", "MaxPoolV2"):
         return made * math.prod(attr(node, "ksize").list.i or (1,))
     return made

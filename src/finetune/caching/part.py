@@ -40,6 +40,11 @@ class Part:
         return fields(self.frontier)
 
     @property
+    def is_to_the_cut(self) -> bool:
+        """Whether nothing of the source is left to be computed."""
+        return set(self.rest.training.shapes) <= set(self.frontier.tensors) and not self.rest.training.updates
+
+    @property
     def is_one(self) -> bool:
         """Whether training and evaluation keep the same."""
         return self.training.graph.nodes == self.evaluation.graph.nodes

@@ -34,11 +34,15 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
 
     Position p of the endless stream belongs to epoch p // count; each epoch is a permutation of all examples.
     """
-    return _ordered(step, batch_size, count, seed)[0]
+    return _ordered(_positions(step, batch_size), count, seed)[0]
 
 
-def _ordered(step: int, batch_size: int, count: int, seed: int) -> tuple[Any, Any]:
-    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+def _positions(step: Any, batch_size: int, steps: Any = 1) -> Any:
+    """The places in the endless stream that some steps take, the first of them counted from 0."""
+    return tf.cast(step, tf.int64) * batch_size + tf.range(tf.cast(steps, tf.int64) * batch_size, dtype=tf.int64)
+
+
+def _ordered(position: Any, count: int, seed: int) -> tuple[Any, Any]:
     epoch, place = position // count, position % count
     return _shuffled(place, seed, epoch, tf.zeros_like(epoch), tf.constant(count - 1, tf.int64)), epoch
 
@@ -52,12 +56,11 @@ def balanced_order(step: int, batch_size: int, members: Sequence[np.ndarray], se
     Args:
       members: the indices of the examples of each class, none of them empty.
     """
-    return _balanced(step, batch_size, members, seed)[0]
+    return _balanced(_positions(step, batch_size), members, seed)[0]
 
 
-def _balanced(step: int, batch_size: int, members: Sequence[np.ndarray], seed: int) -> tuple[Any, Any]:
+def _balanced(position: Any, members: Sequence[np.ndarray], seed: int) -> tuple[Any, Any]:
     classes = len(members)
-    position = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     turn, place = position // classes, position % classes
     chosen = _shuffled(place, seed, turn, -tf.ones_like(turn), tf.constant(classes - 1, tf.int64))
     counts = tf.gather(tf.constant([len(m) for m in members], tf.int64), chosen)
@@ -71,7 +74,7 @@ def _shuffled(place: Any, seed: int, epoch: Any, of: Any, last: Any) -> Any:
     """Where each place is in the permutation of 0 to `last` that belongs to its seed, its epoch and what it is of."""
     # The raw op, for a batch may hold the end of one epoch and the beginning of the next, and
     # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21).
-    seeds = tf.stack([tf.fill(place.shape, tf.constant(seed, tf.int64)), epoch, of], axis=1)
+    seeds = tf.stack([tf.fill(tf.shape(place), tf.constant(seed, tf.int64)), epoch, of], axis=1)
     # With the usual four rounds neighbours stay neighbours, and a batch of a sorted data set is nearly of one class.
     return tf.raw_ops.RandomIndexShuffle(index=place, seed=seeds, max_index=last, rounds=8)
 
@@ -87,6 +90,7 @@ def training_batches(
     varied: bool = False,
     mixing: Mixing | None = None,
     views: int | None = None,
+    ends: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
 
@@ -96,26 +100,33 @@ def training_batches(
       mixing: how the examples of a batch are mixed; targets of one class become distributions then.
       views: after so many epochs the seeds are those of the first one again. A loader that varies nothing gets the
         place of each example among all views, those of one view behind each other.
+      ends: the steps at which batches end that have the examples of several steps behind each other, of rows only and
+        not mixed; None for a batch a step.
     """
+    lasts = np.arange(start + 1, stop + 1) if ends is None else np.asarray(ends, np.int64)
+    firsts = np.concatenate([[start], lasts[:-1]]).astype(np.int64)[: len(lasts)]
 
-    def places(step: Any) -> Any:
+    def places(step: Any, last: Any) -> Any:
+        position = _positions(step, batch_size, last - step)
         if members is None:
-            indices, epochs = _ordered(step, batch_size, len(examples), seed)
+            indices, epochs = _ordered(position, len(examples), seed)
         else:
-            indices, epochs = _balanced(step, batch_size, members, seed)
+            indices, epochs = _balanced(position, members, seed)
         epochs = epochs if views is None else epochs % views
         if not varied:
             return (indices,) if views is None else (indices, epochs * len(examples) + indices)
         return indices, _seeds(seed, epochs, indices)
 
-    steps = tf.data.Dataset.range(start, stop)
+    steps = tf.data.Dataset.from_tensor_slices((firsts, lasts))
     loaded = _loaded(examples, load, steps.map(places), batch_size)
     if mixing is not None:
 
         def mixed(batch: Batch, step: Any) -> Batch:
             return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
 
-        loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=tf.data.AUTOTUNE)
+        loaded = tf.data.Dataset.zip((loaded, steps.map(lambda step, _: step))).map(
+            mixed, num_parallel_calls=tf.data.AUTOTUNE
+        )
     return _naming_files(loaded, examples, load)
 
 

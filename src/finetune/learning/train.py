@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from finetune.learning.averages import decay_at, follow
 from finetune.learning.state import State
 
 Step = Callable[[int, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+# (the number of the step before, of the last step, what is behind each other of their batches) -> what each step gives
+Stride = Callable[[int, int, Mapping[str, Any], Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
 
 class NonFinite(Exception):
@@ -58,6 +60,46 @@ def make_step(
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
     """
     compute = program if accumulate == 1 else in_portions(program, accumulate)
+    total, apply = make_update(state, clip_norm)
+
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
+        outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
+        losses = {n: float(t) for n, t in outputs.items() if is_loss(n)}
+        changes = changes_in(outputs)
+        loss = losses["loss"]
+        if not np.isfinite(loss):
+            raise NonFinite(number, f"the loss is {loss}")
+        # With a loss scale, gradients that overflow are no fault: the step is left out, and the scale falls.
+        if state.scale is None and not np.isfinite(float(total(changes))):
+            bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
+            if bad or clip_norm is not None:  # else only the sum was too large, and nothing is wrong
+                what = shortlist(bad) or "the norm of the gradients"
+                raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
+        part = None if share is None else tf.constant(share(number), tf.float32)
+        decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
+        norm = apply(changes, part, decay)
+        scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
+        return {**losses, "gradient_norm": norm, **scale}
+
+    return step
+
+
+def is_loss(name: str) -> bool:
+    """Whether this is what a step is to lessen, or a part of it."""
+    return name == "loss" or name.endswith("/loss")
+
+
+def changes_in(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The gradients and the updates of the source's own in what a step computes."""
+    return {name: tensor for name, tensor in outputs.items() if name.startswith(("gradient/", "update/"))}
+
+
+def make_update(state: State, clip_norm: float | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(total, apply): a number that is not finite where a change is not, and what makes the changes of one step.
+
+    `apply` takes the changes, the share of the learning rate and the decay of the averages, None where there is none,
+    and gives the norm of the gradients.
+    """
 
     @tf.function(reduce_retracing=True)
     def total(changes: Mapping[str, Any]) -> Any:
@@ -94,26 +136,7 @@ def make_step(
         state.scale.learn(is_finite)
         return norm
 
-    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
-        outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
-        losses = {n: float(t) for n, t in outputs.items() if n == "loss" or n.endswith("/loss")}
-        changes = {n: t for n, t in outputs.items() if n.startswith(("gradient/", "update/"))}
-        loss = losses["loss"]
-        if not np.isfinite(loss):
-            raise NonFinite(number, f"the loss is {loss}")
-        # With a loss scale, gradients that overflow are no fault: the step is left out, and the scale falls.
-        if state.scale is None and not np.isfinite(float(total(changes))):
-            bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
-            if bad or clip_norm is not None:  # else only the sum was too large, and nothing is wrong
-                what = shortlist(bad) or "the norm of the gradients"
-                raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
-        part = None if share is None else tf.constant(share(number), tf.float32)
-        decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
-        norm = apply(changes, part, decay)
-        scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
-        return {**losses, "gradient_norm": norm, **scale}
-
-    return step
+    return total, apply
 
 
 def _of(outputs: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -146,42 +169,58 @@ class Actions:
     advance: Callable[[float], None]
 
 
+def strides(start: int, stop: int, longest: int, at: Sequence[int | None]) -> Iterator[int]:
+    """The last step of each stride on the way: at most `longest` steps, none beyond a multiple of a number in `at`.
+
+    >>> list(strides(0, 12, 4, [10, None]))
+    [4, 8, 10, 12]
+    """
+    while start < stop:
+        ends = [start - start % every + every for every in at if every is not None]
+        start = min(stop, start + longest, *ends)
+        yield start
+
+
 def loop(
-    step: Step,
+    take: Stride,
     batches: Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Any]],
+    ends: Sequence[int],
     start: int,
-    stop: int,
     actions: Actions,
     log_every: int,
     evaluation: Clock,
     checkpoints: Clock,
 ) -> int:
-    """Makes steps `start` + 1 to `stop`, or fewer if an evaluation says so; gives the number of the last one.
+    """Makes the steps after `start`, or fewer if an evaluation says so; gives the number of the last one.
 
-    It is always evaluated and saved.
+    It is always evaluated and saved. Between two `ends` steps are made at a stride, of one batch that has all their
+    examples; whatever is done beside the steps is done after a stride.
     """
     saved = logged_at = time.monotonic()
-    logged = start
-    for number in range(start + 1, stop + 1):
+    logged = before = start
+    for last in ends:
         inputs, targets, indices = next(batches)
-        losses = step(number, inputs, targets)
-        actions.advance(losses["loss"])
+        made = take(before, last, inputs, targets)
         now = time.monotonic()
-        if number % log_every == 0 or number == stop:
-            rate = (number - logged) * len(indices) / max(now - logged_at, 1e-9)
-            # Only here does anything wait for a step to end. Norms may overflow, and JSON has no infinity.
-            found = {name: float(value) for name, value in losses.items()}
-            finite = {name: value for name, value in found.items() if np.isfinite(value)}
-            actions.log(number, {**finite, "examples_per_second": rate})
-            logged, logged_at = number, now
+        for number, losses in enumerate(made, before + 1):
+            actions.advance(float(losses["loss"]))
+            if number % log_every == 0 or number == ends[-1]:
+                rate = (last - logged) * (len(indices) // (last - before)) / max(now - logged_at, 1e-9)
+                # Only here does anything wait for a step to end. Norms may overflow, and JSON has no infinity.
+                found = {name: float(value) for name, value in losses.items()}
+                finite = {name: value for name, value in found.items() if np.isfinite(value)}
+                actions.log(number, {**finite, "examples_per_second": rate})
+        if last // log_every > logged // log_every:
+            logged, logged_at = last, now
+        before = last
         # The evaluation sees the state that is saved right after it.
-        is_last = number == stop
-        if is_last or evaluation.due(number, now, now):
-            is_last = actions.evaluate(number) or is_last
-        if is_last or checkpoints.due(number, saved, now):
-            actions.save(number)
+        is_last = last == ends[-1]
+        if is_last or evaluation.due(last, now, now):
+            is_last = actions.evaluate(last) or is_last
+        if is_last or checkpoints.due(last, saved, now):
+            actions.save(last)
             saved = time.monotonic()
         if is_last:
-            return number
+            return last
         logged_at += time.monotonic() - now  # only steps count in the rate
     return start

@@ -59,7 +59,7 @@ class Report:
         self._metrics = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         self._bar: Any = None
-        self._said = time.monotonic()
+        self._said = self._shown = time.monotonic()
         self.part = ""  # the name of the phase under way
 
     def line(self, text: str) -> None:
@@ -121,10 +121,18 @@ class Report:
             given = {name: value for name, value in values.items() if value not in (None, [], {})}
             api.hparams({n: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for n, v in given.items()})
 
-    def predictions(self, step: int, examples: Examples, found: Mapping[str, Evaluation], pictures: Pictures) -> None:
-        """A few held-out images with what each head says of them, in a green frame if it is right, a red one if not."""
+    def predictions(
+        self, step: int, examples: Examples, found: Mapping[str, Evaluation], pictures: Pictures, always: bool
+    ) -> None:
+        """A few held-out images with what each head says of them, in a green frame if it is right, a red one if not.
+
+        Unless they are to be shown `always`, they are every half minute: evaluations may take less time than they do.
+        """
         import tensorflow as tf
 
+        if not always and time.monotonic() - self._shown < BETWEEN:
+            return
+        self._shown = time.monotonic()
         chosen = [round(i) for i in np.linspace(0, len(examples) - 1, min(len(examples), SHOWN))]
         images = pictures(examples, chosen)
         for head, judged in found.items():

@@ -24,6 +24,7 @@ from finetune.engine.compile import as_function, features_program
 from finetune.errors import UserError
 from finetune.examples import batches
 from finetune.examples.data import Examples
+from finetune.examples.fields import as_rows
 from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Cache, Data, Recipe
@@ -145,6 +146,16 @@ class FrozenPart:
         """Whether these examples are rows that are kept."""
         return set(examples.arrays or ()) == self.part.fields.keys()
 
+    def in_order(self, examples: Examples, batch_size: int, whole: bool) -> Iterator[batches.Batch]:
+        """Every kept row once, as `evaluation_batches` would give them; there is nothing to be prepared."""
+        kinds = {field: self.part.frontier.dtypes[tensor] for field, tensor in self.part.fields.items()}
+        for start in range(0, len(examples), batch_size):
+            places = np.arange(start, start + batch_size if whole else min(start + batch_size, len(examples)))
+            places = np.minimum(places, len(examples) - 1)
+            rows = {field: as_rows(held).read(places) for field, held in (examples.arrays or {}).items()}
+            inputs = {field: tf.constant(rows[field].astype(kind)) for field, kind in kinds.items()}
+            yield inputs, {head: tf.constant(t[places]) for head, t in examples.targets.items()}, places
+
     def loader(self, examples: Examples) -> batches.Loader:
         """What loads kept rows; by a second number, if it gets one: the place among all views."""
         shapes, dtypes = self.part.frontier.rows, self.part.frontier.dtypes
@@ -155,7 +166,9 @@ class FrozenPart:
         load = batches.make_loader(examples, kinds, Data(kind="arrays", preprocess="none"))
         return lambda index, place=None: load(index if place is None else place)
 
-    def fill(self, training: bool, progress: Callable[[int, int], None], temporary: bool = False) -> list[str]:
+    def fill(
+        self, training: bool, progress: Callable[[int, int], None] = lambda rows, of: None, temporary: bool = False
+    ) -> list[str]:
         """Computes what is not kept yet of one side; gives what people are told of it.
 
         Args:
@@ -170,7 +183,7 @@ class FrozenPart:
         if not wanted or not len(examples) or training in self.kept:
             return []
         views = (self.recipe.cache.views or 1) if training else 1
-        source, asked = self.plan.source, self.recipe.cache
+        asked = self.recipe.cache
         layout = self._layout(len(examples) * views)
         key, root = self._key(examples, training, views, layout), cache_folder(asked)
         if temporary and not find_store(root, key):

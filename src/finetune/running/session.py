@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -25,13 +25,16 @@ from finetune.learning.distill import with_old_logits
 from finetune.learning.l2_sp import anchors, penalised
 from finetune.learning.optimizers import make
 from finetune.learning.state import State, as_saved, check_frozen, digest, make_state
-from finetune.learning.train import Step, make_step
+from finetune.learning.strides import make_stride, one_by_one
+from finetune.learning.train import Step, Stride, make_step
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.results.checkpoints import Loaded
 from finetune.running.frozen_part import Decision, FrozenPart, decide
 
 Values = Mapping[str, Any]
+
+MOST_STEPS, MOST_BYTES = 100, 64_000_000  # of one call, so that a run answers, and its rows are in memory twice
 
 
 @dataclass
@@ -124,12 +127,22 @@ class Session:
 
     # ---- Examples and steps
 
-    def training_batches(self, start: int, stop: int) -> Iterator[batches.Batch]:
-        """The batches of steps `start` + 1 to `stop`."""
+    @property
+    def longest_stride(self) -> int:
+        """How many steps may be made in one call: one, unless only heads learn, of what is kept."""
+        part, train = self.frozen_part, self.recipe.train
+        if part is None or part.read(training=True) is None or train.accumulate > 1 or self.state.scale is not None:
+            return 1
+        if not part.part.is_to_the_cut:
+            return 1
+        return max(1, min(MOST_STEPS, MOST_BYTES // (part.part.frontier.bytes * train.batch_size)))
+
+    def training_batches(self, start: int, stop: int, ends: Sequence[int] | None = None) -> Iterator[batches.Batch]:
+        """The batches of steps `start` + 1 to `stop`; with `ends` one for each stride, which ends there."""
         part, views = self.frozen_part, self.recipe.cache.views
         words = start, stop, *self._portion, self.plan.members
         if part is not None and (read := part.read(training=True)) is not None:
-            made = batches.training_batches(*read, *words, views=views)
+            made = batches.training_batches(*read, *words, views=views, ends=ends)
         else:
             examples = self.plan.training, self._loader(self.plan.training)
             made = batches.training_batches(*examples, *words, self.varied, self.mixing, views)
@@ -144,20 +157,16 @@ class Session:
 
     def in_order(self, examples: Examples) -> Iterator[batches.Batch]:
         """Every example once, as evaluation takes them."""
-        size = self.recipe.eval.batch_size or self.plan.portion
-        whole = self.plan.source.batch_size is not None
         if (part := self.frozen_part) is not None:
-            if examples is self.plan.held_out and (read := part.read(training=False)) is not None:
-                return batches.evaluation_batches(*read, size, whole)
+            if examples is self.plan.held_out:
+                examples = part.kept.get(False, examples)
             if part.holds(examples):
-                return batches.evaluation_batches(examples, part.loader(examples), size, whole)
+                return part.in_order(examples, *self._judged)
         return self._as_taken(self.in_order_as_they_are(examples))
 
     def in_order_as_they_are(self, examples: Examples) -> Iterator[batches.Batch]:
         """The same with the source's own inputs, whatever is kept."""
-        size = self.recipe.eval.batch_size or self.plan.portion
-        whole = self.plan.source.batch_size is not None
-        return batches.evaluation_batches(examples, self._loader(examples), size, whole)
+        return batches.evaluation_batches(examples, self._loader(examples), *self._judged)
 
     def to_learn_from(self) -> Examples:
         """The training examples as an evaluation would take them: what is kept of them, where that is the same."""
@@ -179,12 +188,28 @@ class Session:
 
     def step_with(self, share: Callable[[int], float] | None, ema: float | None = None) -> Step:
         """A step of the phase under way, which takes such a share of the learning rate."""
+        train, program = self.recipe.train, self._penalised()
+        return make_step(program, self.state, self.recipe.run.seed, share, train.clip_norm, train.accumulate, ema)
+
+    def _penalised(self) -> Callable[[Values], Values]:
         train, learning = self.recipe.train, self.model.rates
         drawn = anchors(
             learning, self.pretrained, self.model.new_variables, self.plan.l2_sp(train, learning), train.l2_head
         )
-        program = penalised(self.model.step, drawn)
-        return make_step(program, self.state, self.recipe.run.seed, share, train.clip_norm, train.accumulate, ema)
+        return penalised(self.model.step, drawn)
+
+    def stride_with(self, share: Callable[[int], float] | None, ema: float | None = None) -> Stride:
+        """Steps as above, as many at once as may be."""
+        step = self.step_with(share, ema)
+        if self.longest_stride == 1:
+            return one_by_one(step)
+        words = self.state, self.recipe.run.seed, share, self.recipe.train.clip_norm, ema
+        return make_stride(self._penalised(), step, *words)
+
+    @property
+    def _judged(self) -> tuple[int, bool]:
+        """How many examples an evaluation takes at once, and whether it has to be as many for the last ones."""
+        return self.recipe.eval.batch_size or self.plan.portion, self.plan.source.batch_size is not None
 
     @property
     def _portion(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from functools import partial
 from finetune.examples import batches
 from finetune.judging.evaluate import metrics
 from finetune.learning import monitor
-from finetune.learning.train import Actions, Clock, NonFinite, loop
+from finetune.learning.train import Actions, Clock, NonFinite, loop, strides
 from finetune.results import run_folder
 from finetune.results.checkpoints import write_text
 from finetune.results.report import PICTURE, Report, phase_lines, phase_record, picture
@@ -52,11 +52,14 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
         tell.line(line)
     fill_both(session.frozen_part, tell)
     end = session.stop if phase.last is None else min(session.stop, phase.last)
+    evaluation = Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size))
+    checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
+    ends = list(strides(step, end, session.longest_stride, [evaluation.every_steps, checkpoints.every_steps]))
     return loop(
-        session.step_with(session.share, recipe.train.ema),
-        session.training_batches(step, end),
+        session.stride_with(session.share, recipe.train.ema),
+        session.training_batches(step, end, ends),
+        ends,
         step,
-        end,
         Actions(
             log=partial(_log, session, tell),
             evaluate=partial(evaluate, session, folder, tell),
@@ -64,8 +67,8 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
             advance=tell.advance,
         ),
         log_every=recipe.train.log_every_steps,
-        evaluation=Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)),
-        checkpoints=Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes),
+        evaluation=evaluation,
+        checkpoints=checkpoints,
     )
 
 
@@ -81,7 +84,7 @@ def evaluate(session: Session, folder: RunFolder, tell: Report, step: int) -> bo
     now = monitor.seen(before, session.rules, step, value) if step else before  # an untrained head is no result
     is_best = step > 0 and now.best_step == step
     tell.scalars("eval", step, found, "  (best so far)" if is_best else "")
-    tell.predictions(step, held_out, evaluations, batches.pictures)
+    tell.predictions(step, held_out, evaluations, batches.pictures, always=step in (0, session.stop))
     if is_best and asked.keep_best:
         keeping.check_sound(session, step)
         keeping.write_pair(session, folder.best, {"step": step, **found})
