@@ -70,7 +70,7 @@ def evaluate(words: list[str]) -> int:
     logged = {name: report.first_numbers(run, phase) for name, phase in findings.EARLIER.items()} if own else {}
     judged = findings.judge(found, recipe.eval.metrics, recipe.run.seed, logged)
     content = findings.content(_step(run, model), judged, plan.held_out.sources, looking.old_task(session))
-    session.let_go()
+    session.close()
     if options.out is not None:
         out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)

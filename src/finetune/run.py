@@ -55,7 +55,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
         return 0
 
     # ---- The run folder, the first lines, and at step 0 the baselines.
-    with closing(beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)) as tell:
+    telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
+    with closing(session), closing(telling) as tell:
         if saved is None:
             beginning.look_before(session, folder, tell)
 

@@ -25,13 +25,21 @@ ALL = {"keep_prob:0": 1.0}
 SIGMAS = 5
 
 
+def feeds_of(golden: Golden) -> tuple[dict[str, object], dict[str, object]]:
+    """Those of an evaluation, and the same with dropout."""
+    evaluation = dict(golden.feeds["eval"])
+    return evaluation, evaluation | (HALF if golden.name in RANDOM else {})
+
+
 @every_golden
 def test_only_what_is_random_depends_on_the_seed(golden: Golden):
     source = source_of(golden)
-    backbone = make_backbone(source.whole, [source.cut], source.inputs, golden.feeds["eval"])
     drawn = random_nodes(source.below)
-    assert bool(drawn) == (SEED in backbone.graph.nodes) == (golden.name in RANDOM)
-    assert random_nodes(backbone.graph) == []
+    assert bool(drawn) == (golden.name in RANDOM)
+    kept, dropped = (make_backbone(source.whole, [source.cut], source.inputs, feeds) for feeds in feeds_of(golden))
+    assert SEED not in kept.graph.nodes  # where dropout keeps everything, nothing is drawn
+    assert bool(drawn) == (SEED in dropped.graph.nodes)
+    assert random_nodes(dropped.graph) == []
     features = features_of(source, golden.feeds["eval"])
     assert features(golden.batch, seed=(0, 1)).tobytes() == features(golden.batch, seed=(5, -7)).tobytes()
 

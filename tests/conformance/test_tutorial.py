@@ -469,6 +469,7 @@ def scalar_model(source: Source) -> Model:
         said="",
         inputs=source.inputs,
         variants=variants,
+        behind=variants,
         forward=forward,
         features=forward,
         step=forward,

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from finetune import recipe
 from finetune.learning.state import State, make_state
+from finetune.learning.strides import one_by_one
 from finetune.learning.train import Actions, Clock, NonFinite, check_finite, loop, make_step
 
 
@@ -101,5 +102,5 @@ def test_a_norm_that_overflows_is_left_out_of_the_log():
     lines: list[Mapping[str, float]] = []
     actions = Actions(lambda number, found: lines.append(found), lambda n: None, lambda n: None, lambda loss: None)
     step = lambda number, inputs, targets: {"loss": 1.0, "gradient_norm": tf.constant(float("inf"))}  # noqa: E731
-    loop(step, iter([({}, {}, [0])]), 0, 1, actions, 1, Clock(), Clock())
+    loop(one_by_one(step), iter([({}, {}, [0])]), [1], 0, actions, 1, Clock(), Clock())
     assert lines[0].keys() == {"loss", "examples_per_second"}

@@ -23,6 +23,7 @@ Shapes = Mapping[str, Shape]
 
 _SAME, _UNIFORM, _ROWS, _SIZE, _SEED, _LIVE, _BAD = "same", "uniform", "rows", "size", "seed", "live", "bad"
 _ENTRY = "/entry"  # behind the name of a node that gives the flow of a TensorArray: the shape of one of its entries
+INTS = (3, 9)  # int32 and int64 in types.proto
 _SCANNED = 2**12  # values of a constant that are compared with each other
 
 
@@ -267,10 +268,10 @@ def _of(
 def _kind(ref: str, found: Mapping[str, Dependence], sizes: Mapping[str, np.ndarray], batch: int) -> Dependence | None:
     """What an input depends on: of the sizes of a batch only some are the number of examples."""
     size = sizes.get(tensor_name(ref))
-    return found.get(node_of(ref)) if size is None or _is_counted(size, batch) else SAME
+    return found.get(node_of(ref)) if size is None or is_counted(size, batch) else SAME
 
 
-def _is_counted(size: np.ndarray, batch: int) -> bool:
+def is_counted(size: np.ndarray, batch: int) -> bool:
     """Whether one of some sizes is the number of examples, a multiple of it, or a few more or less."""
     rest = np.abs(size) % batch
     return bool(((np.abs(size) >= batch // 2) & (np.minimum(rest, batch - rest) < 16)).any())
@@ -289,6 +290,8 @@ def _ruled(at: _At) -> Dependence:
     if op in _BY_KIND:
         return _BY_KIND[op](at)
     if all(d.is_constant for d in ins):
+        if op in _OF_SIZES and (attr(at.node, "T").type in INTS or attr(at.node, "Tidx").type in INTS):
+            _follow(at)
         return UNIFORM if all(d == UNIFORM for d in ins) and op in (*_PASSED, *_ALIKE, "Fill", "Enter") else SAME
     if op in _PASSED:
         return at.only_first()
@@ -312,11 +315,15 @@ def _sized(at: _At) -> Dependence:
         if not axes and content.is_constant:
             return SAME
         raise _Forbidden("makes as many values as there are examples in a batch")
-    for port, size in enumerate(_measured(at)):
-        at.sizes[f"{at.node.name}:{port}"] = size
+    _follow(at)
     if op in _OF_SIZES or op in _ALIKE:
         return SIZE
     raise _Forbidden("depends on the number of examples in a batch")
+
+
+def _follow(at: _At) -> None:
+    for port, size in enumerate(_measured(at)):
+        at.sizes[f"{at.node.name}:{port}"] = size
 
 
 def _measured(at: _At) -> list[np.ndarray]:
@@ -327,6 +334,8 @@ def _measured(at: _At) -> list[np.ndarray]:
     first, *others = [size for size in sizes if size is not None]
     if op in ("Identity", "Enter", "Cast"):
         return [first]
+    if op == "Range":
+        return [np.arange(first.item(), others[0].item(), others[1].item())]
     if op in ("Mul", "Add", "AddV2", "Sub"):
         return [{"Mul": np.multiply, "Sub": np.subtract}.get(op, np.add)(first, others[0])]
     if op in ("Pack", "Unpack") and not attr(node, "axis").i:
@@ -466,10 +475,13 @@ def _reshaped(at: _At) -> Dependence:
     if at.ins[1].what == _ROWS:
         raise _Forbidden("takes a shape from the examples")
     before, after = at.shape(0), at.shape()
-    ahead = math.prod(before[: at.first.axis])
+    ahead = math.prod(before[: at.first.axis]) * at.first.folds
     for axis, size in enumerate(after):
-        if math.prod(after[:axis]) == ahead and size and size % at.batch == 0:
-            return replace(at.first, axis=axis, spread=size // at.batch)
+        each = size // at.batch if size and size % at.batch == 0 else 0
+        if each and math.prod(after[:axis]) == ahead:
+            return replace(at.first, axis=axis, folds=1, spread=each)
+        if each and math.prod(after[:axis]) * each == ahead and at.first.spread == 1:
+            return replace(at.first, axis=axis, folds=each)
     raise _Forbidden("puts examples together")
 
 
@@ -524,6 +536,8 @@ def _split(at: _At) -> Dependence:
     data, axis = (1, 0) if at.node.op == "Split" else (0, 2)
     (along,) = at.constant(axis)
     if (along if along >= 0 else along % len(at.shape(data))) == at.ins[data].axis:
+        if at.node.op == "Split" and attr(at.node, "num_split").i == at.ins[data].folds:
+            return replace(at.ins[data], folds=1)
         raise _Forbidden("takes the examples of a batch apart")
     return at.ins[data]
 
@@ -531,16 +545,26 @@ def _split(at: _At) -> Dependence:
 def _whole_rows(at: _At) -> Dependence:
     """Of an op that keeps the rank, and every row if it keeps as many."""
     found = at.first
-    if any(d.what == _ROWS for d in at.ins[1:]):
-        raise _Forbidden("takes positions from the examples")
+    _check_positions(at)
     if at.shape()[found.axis] != at.shape(0)[found.axis]:
         raise _Forbidden("takes some examples of a batch")
     return found
 
 
+def _check_positions(at: _At) -> None:
+    """Refuses positions that the examples say, or their number, but where it is the number of rows."""
+    for place in range(1, len(at.ins)):
+        if at.ins[place].what == _ROWS:
+            raise _Forbidden("takes positions from the examples")
+        if at.ins[place] == SIZE:
+            sizes = at.size(place)
+            others = None if sizes is None else np.delete(sizes.reshape(-1), at.first.axis)
+            if others is None or is_counted(others, at.batch):
+                raise _Forbidden("depends on the number of examples in a batch")
+
+
 def _strided(at: _At) -> Dependence:
-    if any(d.what == _ROWS for d in at.ins[1:]):
-        raise _Forbidden("takes positions from the examples")
+    _check_positions(at)
     masks = {key: attr(at.node, f"{key}_mask").i for key in ("ellipsis", "new_axis", "shrink_axis")}
     steps = at.constant(3)
     taken = len(steps) - bin(masks["new_axis"]).count("1") - bool(masks["ellipsis"])
@@ -614,6 +638,13 @@ def _shape_taken(at: _At) -> Dependence:
     return SIZE
 
 
+def _rank_taken(at: _At) -> Dependence:
+    shape = at.shapes.get(tensor_name(at.refs[0]))
+    if shape is not None:
+        at.sizes[f"{at.node.name}:0"] = np.array(len(shape), np.int64)
+    return SAME
+
+
 def _switched(at: _At) -> Dependence:
     data, chosen = at.ins
     if not chosen.is_constant:
@@ -684,10 +715,12 @@ _MAPS = _ops(
     " SpaceToDepth DepthToSpace ExtractImagePatches ResizeBilinear ResizeNearestNeighbor ResizeBicubic ResizeArea"
 )
 _OF_SIZES = _ops(
-    "Pack ConcatV2 Concat StridedSlice Slice GatherV2 Gather Cast ExpandDims Squeeze Reshape Prod Sum Max Min"
+    "Range Pack ConcatV2 Concat StridedSlice Slice GatherV2 Gather Cast ExpandDims Squeeze Reshape Prod Sum Max Min"
     " Unpack Split SplitV Identity BroadcastArgs"
 )
-_FOLDED = _ALIKE | _MAPS | {"SpaceToBatchND", "BatchToSpaceND", "BiasAdd"} | {"FusedBatchNorm", "FusedBatchNormV3"}
+_FOLDED = (
+    _ALIKE | _MAPS | _ops("SpaceToBatchND BatchToSpaceND BiasAdd FusedBatchNorm FusedBatchNormV3 MatMul Split Reshape")
+)
 
 
 def _selected(at: _At) -> Dependence:
@@ -740,7 +773,7 @@ _RULES: dict[str, Rule] = {
 _BY_KIND: dict[str, Rule] = {
     **dict.fromkeys(("Shape", "Size"), _shape_taken),
     **dict.fromkeys(("Switch", "RefSwitch"), _switched),
-    "Rank": lambda at: SAME,
+    "Rank": _rank_taken,
     "LoopCond": _turned,
     "TensorArrayV3": _array,
     "TensorArrayScatterV3": _scattered,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.caching.dependence import Dependence, Shapes, in_order
+from finetune.caching.dependence import Dependence, Shapes, in_order, is_counted
 from finetune.graph import ENUMS, Graph, attr, data_inputs
 from finetune.names import node_of, port_of, tensor_name
 from finetune.surgery.cut import places
@@ -59,7 +59,8 @@ def frontiers(
     """
     readers, bound = _readers(graph, ends), places(graph)
     kept = [name for name in in_order(graph) if found[name].what in ("rows", "size")]
-    costs = {name: _operations(graph, graph.nodes[name], shapes) / batch for name in kept}
+    turns = dict.fromkeys(bound, _turns(graph, shapes))
+    costs = {name: _operations(graph, graph.nodes[name], shapes) / batch * turns.get(name, 1) for name in kept}
     every = sum(costs.values())
     inside: set[str] = set()
     outside: dict[str, int] = {}  # how often each tensor from inside is read outside
@@ -109,6 +110,8 @@ def _frontier(
             return None
         if shape is None or None in shape or shape[:1] != (batch,) or (allowed is not None and tensor not in allowed):
             return None
+        if is_counted(np.array(shape[1:], np.int64), batch):
+            return None
         rows[tensor] = tuple(n for n in shape[1:] if n is not None)
         types[tensor] = np.dtype(kind)
     if not rows:
@@ -117,10 +120,17 @@ def _frontier(
     return Frontier(tuple(rows), rows, types, operations, size)
 
 
+def _turns(graph: Graph, shapes: Shapes) -> int:
+    """How often loops turn, told by the longest TensorArray."""
+    scattered = [data_inputs(node)[2] for node in graph.nodes.values() if node.op == "TensorArrayScatterV3"]
+    return max(((shapes.get(tensor_name(rows)) or (1,))[0] or 1 for rows in scattered), default=1)
+
+
 def _operations(graph: Graph, node: Any, shapes: Shapes) -> float:
     """The additions and multiplications of a node, for all rows together; of a loop those of one turn."""
-    made = _count(shapes.get(f"{node.name}:0"))
-    refs = data_inputs(node)
+    made, refs = _count(shapes.get(f"{node.name}:0")), data_inputs(node)
+    if not refs:
+        return 0.0
     if node.op in ("Conv2D", "Conv3D", "DepthwiseConv2dNative", "MatMul", "BatchMatMul", "BatchMatMulV2"):
         weights = shapes.get(tensor_name(refs[1])) or (1,)
         if node.op == "DepthwiseConv2dNative":

@@ -13,6 +13,7 @@ from finetune.caching.dependence import Dependence, dependences, in_order
 from finetune.caching.frontier import Frontier, frontiers
 from finetune.caching.splitting import before, behind, fields
 from finetune.engine.shapes import Shape, static_shapes
+from finetune.errors import UserError
 from finetune.names import node_of
 from finetune.surgery.backbone import Backbone
 from finetune.surgery.variants import Variants
@@ -63,8 +64,11 @@ def find_parts(variants: Variants, rows: Mapping[str, Shape], batch_size: int | 
     """
     batch = batch_size or _ANY
     live = {*variants.moving(), *(adapter.variable for adapter in variants.adapters)}
-    judged, shapes, _ = _known(variants.evaluation, rows, batch, live)
-    found, shapes, dtypes = _known(variants.training, rows, batch, live)
+    try:
+        judged, shapes, _ = _known(variants.evaluation, rows, batch, live)
+        found, shapes, dtypes = _known(variants.training, rows, batch, live)
+    except UserError as error:  # it does not take any number of examples
+        return iter(()), error.todo
     both = {f"{name}:0" for name, known in judged.items() if known.is_kept and found.get(name) == known}
     ends = [*variants.training.shapes, *(f"{update.node}:0" for update in variants.training.updates)]
     graph = variants.training.graph

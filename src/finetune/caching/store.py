@@ -175,7 +175,12 @@ def open_store(root: Path, key: str, layout: Layout, about: Mapping[str, Any], m
         finally:
             fcntl.lockf(claims, fcntl.LOCK_UN, 1, _MAKING)
         files = {name: (folder / f"{name}.npy").open("r+b", buffering=0) for name in layout.rows}
-    return Store(folder, layout, use, claims, files, {name: _data_begins(file) for name, file in files.items()})
+        store = Store(folder, layout, use, claims, files, {name: _data_begins(file) for name, file in files.items()})
+        for name, file in files.items():  # of a file that was cut off, the rest is missing and nothing else
+            whole = store._offsets[name] + layout.count * math.prod(layout.rows[name]) * layout.dtypes[name].itemsize
+            if os.path.getsize(file.name) != whole:
+                os.truncate(file.name, whole)
+    return store
 
 
 def find_store(root: Path, key: str) -> bool:

@@ -51,7 +51,7 @@ def make_stride(
             decays = None if ema is None else tf.constant([decay_at(ema, n) for n in numbers], tf.float32)
             rest = slice(made * size, None)
             left = [{name: values[rest] for name, values in given.items()} for given in (inputs, targets)]
-            first, count = tf.constant(numbers[0], tf.int64), tf.constant(len(numbers))
+            first, count = tf.constant(numbers[0]), tf.constant(len(numbers))
             count, columns = together(first, count, left[0], left[1], parts, decays)
             rows = zip(*(values.numpy()[: int(count)] for values in columns.values()), strict=True)
             found += [dict(zip(columns, row, strict=True)) for row in rows]
@@ -71,7 +71,7 @@ def make_stride(
         def one(place: Any, made: Any, arrays: Mapping[str, Any]) -> Any:
             rows = slice(place * size, (place + 1) * size)
             batch = [{name: values[rows] for name, values in given.items()} for given in (inputs, targets)]
-            outputs = program(state.arguments(batch[0], batch[1], seed_of(seed, first + tf.cast(place, tf.int64))))
+            outputs = program(state.arguments(batch[0], batch[1], seed_of(seed, first + place)))
             changes = changes_in(outputs)
             part, decay = (None if each is None else each[place] for each in (parts, decays))
             is_finite = tf.math.is_finite(outputs["loss"]) & tf.math.is_finite(total(changes))

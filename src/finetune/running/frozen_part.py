@@ -88,13 +88,14 @@ def decide(recipe: Recipe, plan: Plan, phase: Phase, loaders: tuple[batches.Load
 
 
 def _said(part: Part, training: bool, recipe: Recipe) -> str:
-    at = ", ".join(part.frontier.tensors)
+    at = f"{', '.join(part.frontier.tensors)} {'is' if len(part.frontier.tensors) == 1 else 'are'}"
     ended = f"; no further, for {part.ended_by}" if part.ended_by else ""
     if training:
-        views = f" of {recipe.cache.views} views" if recipe.cache.views else ""
-        return f"cache: {at}{views} is computed once for each example ({part.frontier.bytes:,} bytes){ended}"
-    what = "mixed (train.mixup, train.cutmix)" if recipe.train.mixup or recipe.train.cutmix else "varied anew each time"
-    return f"cache: {at} of the held-out examples only: those to train on are {what}; see cache.views{ended}"
+        views = f" in each of {recipe.cache.views} views" if recipe.cache.views else ""
+        return f"cache: {at} computed once{views} for each example ({part.frontier.bytes:,} bytes){ended}"
+    varied = "varied anew each time; see cache.views"
+    what = "mixed (train.mixup, train.cutmix)" if recipe.train.mixup or recipe.train.cutmix else varied
+    return f"cache: {at} computed once for the held-out examples only: those to train on are {what}{ended}"
 
 
 @dataclass

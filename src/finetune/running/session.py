@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -103,7 +104,7 @@ class Session:
         frozen = self.standing.frozen if self.standing.frozen and not begins else digest(state.frozen)
         check_frozen(state.frozen, frozen)
         self.state, self.standing = state, replace(self.standing, frozen=frozen)
-        self.let_go()
+        self.close()
         if self.decision.part is not None:
             words = self.recipe, self.plan, self.decision, self.decision.part, self.loaders
             self.frozen_part = FrozenPart(*words, state.variables())
@@ -119,8 +120,14 @@ class Session:
         """What replaces frozen matrices in the written pair: they and the small ones beside them in one."""
         return lora.merged(self.model.adapters, values)
 
-    def let_go(self) -> None:
-        """Closes what is kept of the frozen part."""
+    def whole(self) -> Session:
+        """The same with a model of all of the source, to which nothing is an input but the source's own."""
+        whole = copy(self)
+        whole.model, whole.frozen_part = regraft(self.model, self.model.variants), None
+        return whole
+
+    def close(self) -> None:
+        """Lets go of what is kept of the frozen part."""
         if self.frozen_part is not None:
             self.frozen_part.close()
         self.frozen_part = None

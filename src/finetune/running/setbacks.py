@@ -41,6 +41,7 @@ def go_back(session: Session, folder: RunFolder, tell: Report, bad: NonFinite) -
 
 def diagnosis(session: Session, bad: NonFinite) -> UserError:
     """Which tensor of the step is the first that is not finite, and which examples bring it about."""
+    session = session.whole()
     plan, model, state, count = session.plan, session.model, session.state, session.recipe.train.accumulate
     inputs, targets, indices = next(session.training_batches(bad.step - 1, bad.step))
     step = state.arguments(inputs, targets, seed_of(session.recipe.run.seed, bad.step))

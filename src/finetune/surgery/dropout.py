@@ -91,7 +91,7 @@ def _number(graph: Graph, ref: str) -> float | None:
     value = read_constant(node)
     if value is not None:
         return float(value.reshape(-1)[0]) if value.size == 1 and value.dtype != object else None
-    if node.op in ("Identity", "Cast"):
+    if node.op in ("Identity", "Cast", "Enter"):
         return _number(graph, data_inputs(node)[0])
     if node.op == "Sub":
         numbers = [_number(graph, each) for each in data_inputs(node)]
