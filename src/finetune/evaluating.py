@@ -57,11 +57,15 @@ def evaluate(words: list[str]) -> int:
 
     start_tensorflow()
     from finetune.judging import findings
-    from finetune.results import report
+    from finetune.results import report, run_folder
     from finetune.running import keeping, looking
     from finetune.running.session import open_session
 
-    session = open_session(recipe, plan, read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite))
+    record = read_record(run)
+    begun = len(record.get("phases", ())) or 1
+    plan = replace(plan, phases=plan.phases[begun - 1 : begun])  # what is kept then is what the bits depend on
+    pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
+    session = open_session(recipe, plan, pretrained, kept=run_folder.kept(record, plan.phases))
     keeping.take_up_pair(session, model)
     if session.frozen_part is not None:  # the bits are those of the run, which took what it kept
         session.frozen_part.fill(training=False, temporary=True)

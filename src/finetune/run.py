@@ -41,7 +41,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
     saved = None if find_rate else keeping.newest(folder, plan)
-    session = open_session(recipe, plan, pretrained, saved)
+    kept = run_folder.kept(folder.record, plan.phases) if saved else {}
+    session = open_session(recipe, plan, pretrained, saved, kept)
     if find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0
