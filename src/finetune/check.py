@@ -25,6 +25,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # finetune.engine.p
 POOLS = ("avg", "max", "flatten")
 WEIGHTS = ("saved", "averages")
 ON_NAN = ("stop", "rollback")
+ENGINES = ("auto", "default")
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -121,6 +122,8 @@ def check(recipe: Recipe) -> None:
     _number("checkpoint.every_minutes", recipe.checkpoint.every_minutes, above=0)
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)
     _number("checkpoint.keep_every_hours", recipe.checkpoint.keep_every_hours, above=0)
+    _one_of("engine.mode", recipe.engine.mode, ENGINES)
+    _number("engine.threads", recipe.engine.threads, least=1)
     _number("run.seed", recipe.run.seed, least=0)
 
 

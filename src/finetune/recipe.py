@@ -165,7 +165,7 @@ class Train:
         None  # decay of moving averages of what learns; evaluation and the pair take them, e.g. 0.999
     )
     precision: str = "float32"  # of products and convolutions in a step: or mixed_bfloat16, mixed_float16
-    xla: bool = False  # compile the step with XLA
+    xla: Optional[bool] = None  # compile the step with XLA; None: by engine.mode
     log_every_steps: int = 10
 
 
@@ -222,6 +222,16 @@ class Checkpoint:
 
 
 @dataclass
+class Engine:
+    """How TensorFlow computes, where that changes how long a run takes and the last bits of what it computes."""
+
+    # auto: long runs measure first what is faster on this machine; default: as TensorFlow has it by itself
+    mode: str = "auto"
+    onednn: Optional[bool] = None  # its kernels for CPUs; None: by `mode`
+    threads: Optional[int] = None  # None: by `mode`
+
+
+@dataclass
 class Run:
     """Where the run leaves what it makes, and the seed of everything random in it."""
 
@@ -248,6 +258,7 @@ class Recipe:
     phases: list[Phase] = field(default_factory=list)  # parts of the training, in their order; [] is one for all of it
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    engine: Engine = field(default_factory=Engine)
     run: Run = field(default_factory=Run)
 
 

@@ -191,7 +191,7 @@ def open_session(
     mixing = make_mixing(train.mixup, train.cutmix, plan.tasks)
     distill = recipe.distill if recipe.distill.tensor is not None else None
     with naming(phase.key):
-        words = distill, mixing is not None, train.precision, train.xla
+        words = distill, mixing is not None, train.precision, bool(train.xla)
         model = graft(phase.variants, plan.heads, plan.tasks, probe, *words)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):

@@ -1,0 +1,127 @@
+"""Settings measured against each other, in turns; whoever is faster for sure stays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Protocol
+
+from finetune.calibrating.setting import Choice, Setting
+from finetune.calibrating.verdict import is_faster
+from finetune.calibrating.work import Work
+
+SHARE = 0.05  # of the time that a job takes, which measuring may take
+MOST_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one batch: in the forward pass of an evaluation, and in a training step."""
+
+    forward: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a contender says when it has compiled: what TensorFlow really does in it, and the times of its second run.
+
+    `work` is what the job has to do, as counted with all that is known there.
+    """
+
+    onednn: bool
+    gpus: int
+    work: Work
+    times: Times
+
+
+class Failed(Exception):
+    """A contender that does not run, or not in time; the message says why."""
+
+
+class Contender(Protocol):
+    """A setting at work."""
+
+    ready: Ready
+
+    def turn(self) -> Times:
+        """One more run. Raises `Failed`."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+
+Enter = Callable[[Setting], Contender]  # raises Failed
+
+
+def contest(
+    enter: Enter,
+    base: Setting,
+    changes: Callable[[Ready], Iterable[Mapping[str, Any]]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """The best setting that is found from `base` on, one change after the other, each against the best so far.
+
+    A change is taken that saves time for sure, and is not even tried when measuring has taken its share of the job.
+    """
+    began, said = clock(), []
+    try:
+        best, setting = enter(base), base
+    except Failed as why:
+        return Choice(base, (f"engine: {base.words()} (not measured: {why})",))
+    work = best.ready.work
+    limit = SHARE * work.seconds(best.ready.times.forward, best.ready.times.step)
+    try:
+        for change in changes(best.ready):
+            candidate = replace(setting, **change)
+            if clock() - began >= limit:
+                said.append(f"engine: {candidate.words()} is not tried: measuring has taken its share of the job")
+                continue
+            try:
+                other = enter(candidate)
+            except Failed as why:
+                said.append(f"engine: {candidate.words()} is left out: {why}")
+                continue
+            loser = other
+            try:
+                if change.get("onednn", other.ready.onednn) != other.ready.onednn:
+                    said.append(f"engine: {candidate.words()} is left out: this TensorFlow does not take it")
+                    continue
+                rounds = [(best.turn(), other.turn()) for _ in _rounds(clock, began + limit)]
+                before, after = ([work.seconds(t.forward, t.step) for t in side] for side in zip(*rounds, strict=True))
+                won = is_faster(before, after)
+                said.append(_said(candidate, setting, work, rounds, won))
+                if won:
+                    loser, best, setting = best, other, candidate
+            except Failed as why:
+                said.append(f"engine: {candidate.words()} is left out: {why}")
+            finally:
+                loser.close()
+    finally:
+        best.close()
+    return Choice(setting, (f"engine: {setting.words()}, as measured", *said))
+
+
+def _rounds(clock: Callable[[], float], end: float) -> Iterable[int]:
+    """Two rounds, for one says nothing of chance; and more while there is time."""
+    for number in range(MOST_ROUNDS):
+        if number >= 2 and clock() >= end:
+            return
+        yield number
+
+
+def _said(new: Setting, old: Setting, work: Work, rounds: list[tuple[Times, Times]], won: bool) -> str:
+    names = [name for name, count in (("forward", work.forwards), ("step", work.steps)) if count]
+    parts = []
+    for name in names:
+        before, after = (median(getattr(times, name) for times in side) for side in zip(*rounds, strict=True))
+        parts.append(f"{name} {_seconds(after)} a batch, {_seconds(before)} with {old.words()}")
+    return f"engine: {new.words()}: {'; '.join(parts)}: {'taken' if won else 'not taken'}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
