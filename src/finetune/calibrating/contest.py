@@ -68,50 +68,67 @@ def contest(
 
     A change is taken that saves time for sure, and is not even tried when measuring has taken its share of the job.
     """
-    began, said = clock(), []
+    began = clock()
     try:
         best, setting = enter(base), base
     except Failed as why:
-        return Choice(base, (f"engine: {base.words()} (not measured: {why})",))
-    work = best.ready.work
-    limit = SHARE * work.seconds(best.ready.times.forward, best.ready.times.step)
+        return _unmeasured(base, why)
+    times = best.ready.times
+    end = began + SHARE * best.ready.work.seconds(times.forward, times.step)
+    said = []
     try:
         for change in changes(best.ready):
             candidate = replace(setting, **change)
-            if clock() - began >= limit:
+            if clock() >= end:
                 said.append(f"engine: {candidate.words()} is not tried: measuring has taken its share of the job")
                 continue
-            try:
-                other = enter(candidate)
-            except Failed as why:
-                said.append(f"engine: {candidate.words()} is left out: {why}")
-                continue
-            loser = other
-            try:
-                if change.get("onednn", other.ready.onednn) != other.ready.onednn:
-                    said.append(f"engine: {candidate.words()} is left out: this TensorFlow does not take it")
-                    continue
-                rounds = [(best.turn(), other.turn()) for _ in _rounds(clock, began + limit)]
-                before, after = ([work.seconds(t.forward, t.step) for t in side] for side in zip(*rounds, strict=True))
-                won = is_faster(before, after)
-                said.append(_said(candidate, setting, work, rounds, won))
-                if won:
-                    loser, best, setting = best, other, candidate
-            except Failed as why:
-                said.append(f"engine: {candidate.words()} is left out: {why}")
-            finally:
-                loser.close()
+            winner, line = _challenge(best, setting, candidate, enter, lambda: clock() < end)
+            said.append(line)
+            if winner is not None:
+                best.close()
+                best, setting = winner, candidate
+    except Failed as why:  # what the best so far was measured against counts for nothing if it does not last
+        return _unmeasured(base, why)
     finally:
         best.close()
     return Choice(setting, (f"engine: {setting.words()}, as measured", *said))
 
 
-def _rounds(clock: Callable[[], float], end: float) -> Iterable[int]:
-    """Two rounds, for one says nothing of chance; and more while there is time."""
-    for number in range(MOST_ROUNDS):
-        if number >= 2 and clock() >= end:
-            return
-        yield number
+def _challenge(
+    best: Contender, setting: Setting, candidate: Setting, enter: Enter, has_time: Callable[[], bool]
+) -> tuple[Contender | None, str]:
+    """The candidate at work if it is the faster one, and what people are told.
+
+    Raises:
+      Failed: the best so far has ended.
+    """
+    try:
+        other = enter(candidate)
+    except Failed as why:
+        return None, f"engine: {candidate.words()} is left out: {why}"
+    won = False
+    try:
+        if candidate.onednn is not None and other.ready.onednn != candidate.onednn:
+            return None, f"engine: {candidate.words()} is left out: this TensorFlow does not take it"
+        rounds: list[tuple[Times, Times]] = []
+        # One round says nothing of chance.
+        while len(rounds) < 2 or (len(rounds) < MOST_ROUNDS and has_time()):
+            before = best.turn()
+            try:
+                rounds.append((before, other.turn()))
+            except Failed as why:
+                return None, f"engine: {candidate.words()} is left out: {why}"
+        work = best.ready.work
+        old, new = ([work.seconds(t.forward, t.step) for t in side] for side in zip(*rounds, strict=True))
+        won = is_faster(old, new)
+        return other if won else None, _said(candidate, setting, work, rounds, won)
+    finally:
+        if not won:
+            other.close()
+
+
+def _unmeasured(base: Setting, why: Failed) -> Choice:
+    return Choice(base, (f"engine: {base.words()} (not measured: {why})",))
 
 
 def _said(new: Setting, old: Setting, work: Work, rounds: list[tuple[Times, Times]], won: bool) -> str:
