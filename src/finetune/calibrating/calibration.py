@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -20,6 +20,7 @@ from finetune.calibrating.remembered import file, key_of, recall, remember
 from finetune.calibrating.setting import ONEDNN, THREADS, Choice, Setting, as_given, from_record
 from finetune.calibrating.work import job, least_operations, least_seconds
 from finetune.errors import printable
+from finetune.examples.fields import as_rows
 from finetune.graph import to_meta
 from finetune.plan import Plan
 from finetune.recipe import Recipe
@@ -36,12 +37,13 @@ def choose(recipe: Recipe, plan: Plan, recipe_yaml: str, record: Mapping[str, An
       may_measure: false where the run is not a whole one.
     """
     given = as_given(recipe)
-    if (recorded := from_record(record.get("engine"))) is not None:
+    if record:
+        recorded = from_record(record.get("engine")) or given  # a run that is older than its choice had none
         return _in_force(Choice(recorded, (f"engine: {recorded.words()}, as this run began",)))
     if "tensorflow" in sys.modules:
         return _in_force(Choice(given, (f"engine: {given.words()}",)))
     machine = this_machine()
-    if recipe.engine.mode == "default" or not any(_open(recipe, machine)):
+    if recipe.engine.mode == "default" or not _open(recipe, plan, machine):
         return Choice(given, (f"engine: {given.words()}, as the recipe has it",))
     place, key = file(), key_of(_about(recipe, plan, machine, given))
     known, wrong = recall(place, key)
@@ -55,30 +57,33 @@ def choose(recipe: Recipe, plan: Plan, recipe_yaml: str, record: Mapping[str, An
         asked = Path(folder) / "recipe.yaml"
         asked.write_text(recipe_yaml, encoding="utf-8")
         enter = partial(Process, words=[f"recipe={asked}"])
-        choice = contest(enter, given, partial(_changes, recipe, machine))
+        choice = contest(enter, given, partial(_changes, _open(recipe, plan, machine), machine))
     wrong = remember(place, key, choice)
     return replace(choice, said=(*said, *choice.said, *(wrong,) * bool(wrong)))
 
 
-def _open(recipe: Recipe, machine: Machine) -> Iterable[str]:
-    """What neither the recipe nor the environment says, and what this machine leaves to say."""
+def _open(recipe: Recipe, plan: Plan, machine: Machine) -> list[str]:
+    """What may be tried, for neither the recipe nor the environment says it, and this machine has it to be said."""
     on_cpu = not machine.gpus
-    if recipe.engine.onednn is None and ONEDNN not in os.environ and on_cpu:
-        yield "onednn"
+    found = ["onednn"] * (recipe.engine.onednn is None and ONEDNN not in os.environ and on_cpu)
     if recipe.engine.threads is None and not any(name in os.environ for name in THREADS) and on_cpu:
-        yield "threads"
-    if recipe.train.xla is None:
-        yield "xla"
+        found += ["threads"] * bool(machine.threads())
+    return found + ["xla"] * (recipe.train.xla is None and _is_of_one_shape(plan) and job(recipe, plan).steps > 0)
 
 
-def _changes(recipe: Recipe, machine: Machine, ready: Ready) -> Iterable[dict[str, Any]]:
+def _is_of_one_shape(plan: Plan) -> bool:
+    """Whether all steps are alike: XLA compiles each shape and phase anew, and one is measured."""
+    rows = [as_rows(field).shape for field in (plan.training.arrays or {}).values()]
+    return len(plan.phases) == 1 and not any(shape[:1] == (None,) for shape in rows)
+
+
+def _changes(left: Collection[str], machine: Machine, ready: Ready) -> Iterable[dict[str, Any]]:
     """What is tried, one after the other."""
-    left = set(_open(recipe, machine))
     if "onednn" in left and not ready.gpus:
         yield {"onednn": not ready.onednn}
     if "threads" in left and not ready.gpus:
         yield from ({"threads": count} for count in machine.threads())
-    if "xla" in left and ready.work.steps:
+    if "xla" in left:
         yield {"xla": True}
 
 
@@ -108,7 +113,7 @@ def _about(recipe: Recipe, plan: Plan, machine: Machine, given: Setting) -> dict
         "adapters": [sorted(adapter.variable for adapter in phase.variants.adapters) for phase in plan.phases],
         "sizes": [recipe.train.batch_size, plan.portion, recipe.data.image_size],
         "precision": recipe.train.precision,
-        "left": sorted(_open(recipe, machine)),
+        "left": _open(recipe, plan, machine),
         "given": [given.record(), {name: os.environ.get(name) for name in (ONEDNN, *THREADS)}],
         "machine": machine.record(),
         "tensorflow": metadata.version("tensorflow"),

@@ -136,9 +136,5 @@ def _said(new: Setting, old: Setting, work: Work, rounds: list[tuple[Times, Time
     parts = []
     for name in names:
         before, after = (median(getattr(times, name) for times in side) for side in zip(*rounds, strict=True))
-        parts.append(f"{name} {_seconds(after)} a batch, {_seconds(before)} with {old.words()}")
+        parts.append(f"{name} {after:.3g} s, {before:.3g} s with {old.words()}")
     return f"engine: {new.words()}: {'; '.join(parts)}: {'taken' if won else 'not taken'}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
