@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,6 +167,11 @@ def test_what_it_was_told_after_tensorflow_had_started_is_said(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "tensorflow", os)
     choice = chosen(ALL, record={"engine": {"onednn": True}})
     assert choice.said[1] == f"engine: too late for {ONEDNN}=1: TensorFlow runs already"
+
+
+def test_choosing_imports_no_tensorflow():
+    script = "import finetune.run, finetune.calibrating.calibration as c, sys; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_a_damaged_memory_costs_a_word(tmp_path: Path, asked: list[Setting]):

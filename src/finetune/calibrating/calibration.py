@@ -45,13 +45,17 @@ def choose(recipe: Recipe, plan: Plan, recipe_yaml: str, record: Mapping[str, An
     machine = this_machine()
     if recipe.engine.mode == "default" or not _open(recipe, plan, machine):
         return Choice(given, (f"engine: {given.words()}, as the recipe has it",))
-    place, key = file(), key_of(_about(recipe, plan, machine, given))
+    place, pays = file(), may_measure and _pays(recipe, plan, machine)
+    short = f"engine: {given.words()} (the job is too short to measure others)"
+    if not pays and not place.exists():
+        return Choice(given, (short,))
+    key = key_of(_about(recipe, plan, machine, given))
     known, wrong = recall(place, key)
     said = (wrong,) * bool(wrong)
     if known is not None:
         return replace(known, said=(*(f"{line} (remembered)" for line in known.said[:1]), *known.said[1:]))
-    if not may_measure or not _pays(recipe, plan, machine):
-        return Choice(given, (*said, f"engine: {given.words()} (the job is too short to measure others)"))
+    if not pays:
+        return Choice(given, (*said, short))
     print(printable(f"engine: measuring what is faster on {machine.processor}, for at most {SHARE:.0%} of the run"))
     with tempfile.TemporaryDirectory() as folder:
         asked = Path(folder) / "recipe.yaml"
