@@ -30,7 +30,7 @@ from typing import Any
 from finetune.check import check
 from finetune.errors import UserError, printable, shortlist
 from finetune.examples.tasks import Task
-from finetune.finished import find_model, stored_recipe
+from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
@@ -55,7 +55,7 @@ def evaluate(words: list[str]) -> int:
     if not len(plan.held_out):
         raise UserError("recipe", str(run), "nothing was held out in this run", "name examples: evaluate RUN PATH")
 
-    start_tensorflow()
+    start_tensorflow(engine_of(run))
     from finetune.judging import findings
     from finetune.results import report, run_folder
     from finetune.running import keeping, looking

@@ -29,6 +29,7 @@ from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Cache, Data, Recipe
 from finetune.results.report import Report
+from finetune.start import onednn_is_on
 from finetune.surgery.variants import Variants
 
 BLOCK = 32  # examples that are computed at once, whatever the batch size is: their last bits depend on it
@@ -269,7 +270,7 @@ class FrozenPart:
             "dtypes": {name: str(dtype) for name, dtype in layout.dtypes.items()},
             "tensorflow": [
                 tf.version.VERSION,
-                os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),
+                onednn_is_on(),
                 *(gpu.get("device_name") for gpu in gpus),
             ],
         }

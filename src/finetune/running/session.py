@@ -269,7 +269,7 @@ def open_session(
     distill = recipe.distill if recipe.distill.tensor is not None else None
     decision = decide(recipe, plan, phase, loaders, kept.get(phase.name))
     with naming(phase.key):
-        words = distill, mixing is not None, train.precision, train.xla
+        words = distill, mixing is not None, train.precision, bool(train.xla)
         model = graft(phase.variants, plan.heads, plan.tasks, probe, *words, decision.rest)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):
