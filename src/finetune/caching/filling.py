@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -33,12 +34,19 @@ def fill(
         there = layout.count - sum(_rows_in(layout.span(chunk)) for chunk in missing)
         progress(there)
         before = time.monotonic()
-        for chunk, rows in compute(store.claimed()):
-            for name, made in rows.items():
-                errors[name] = max(errors[name], _rounding(made, layout.dtypes[name], name))
-            store.write(chunk, rows)
-            there += _rows_in(layout.span(chunk))
-            progress(there)
+        # Written beside the computing of the next chunk: a disk that is busy with other things takes seconds to sync.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            written: Future[None] | None = None
+            for chunk, rows in compute(store.claimed()):
+                for name, made in rows.items():
+                    errors[name] = max(errors[name], _rounding(made, layout.dtypes[name], name))
+                if written is not None:
+                    written.result()
+                written = writer.submit(store.write, chunk, rows)
+                there += _rows_in(layout.span(chunk))
+                progress(there)
+            if written is not None:
+                written.result()
         store.sync()
         if time.monotonic() - before < _PAUSE:
             time.sleep(_PAUSE)

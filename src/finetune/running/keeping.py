@@ -81,7 +81,8 @@ def prove_frozen(session: Session, folder: RunFolder) -> int:
             _compare(pair, {name: session.pretrained[name] for name in untouched}, session.pieces)
     frozen = session.state.frozen
     check_frozen(frozen, session.standing.frozen)
-    _compare(folder.model, {name: frozen[name] for name in frozen.keys() - merged}, session.pieces)
+    if since := frozen.keys() - merged - untouched:  # what an earlier phase has changed, and the last one has not
+        _compare(folder.model, {name: frozen[name] for name in since}, session.pieces)
     return len(untouched & session.plan.source.start.keys.keys())  # the others have nothing to be identical to
 
 
