@@ -31,6 +31,8 @@ def test_a_good_recipe_passes():
         ("head.kind", "Linear", "'Linear' is not one of linear, mlp, conv; did you mean linear?"),
         ("head.pool", "average", "'average' is not one of avg, max, flatten; did you mean avg?"),
         ("head.classes", 1, "head.classes: 1 is not 2 or more"),
+        ("engine.mode", "fast", "engine.mode: 'fast' is not one of auto, default"),
+        ("engine.threads", 0, "engine.threads: 0 is not 1 or more"),
         ("head.name", "_head", "'_head' cannot be the scope"),
         ("head.name", "", "'' cannot be the scope"),
         ("head.name", "my head", "'my head' cannot be the scope"),

@@ -132,3 +132,18 @@ def test_a_redirected_log_has_no_carriage_returns_and_no_line_twice(whole: Path)
     text = (whole / "train.log").read_text()
     assert "\r" not in text
     assert len(set(text.splitlines())) == len(text.splitlines())
+
+
+def test_a_run_goes_on_with_the_engine_that_it_began_with(tmp_path: Path):
+    begun = finetune(*SHORT, "engine.onednn=true", "engine.threads=1", "run.dir=run", cwd=tmp_path)
+    assert "engine: oneDNN on, 1 thread, as the recipe has it" in begun.stdout
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["engine"] == {"onednn": True, "threads": 1, "xla": False}
+    # The record counts: here of an engine that no recipe and no machine would give.
+    (tmp_path / "run/run.json").write_text(json.dumps({**record, "engine": {"onednn": False, "threads": 3}}))
+    words = [*SHORT, "engine.onednn=true", "engine.threads=1", "run.dir=run", "train.steps=13"]
+    again = finetune(*words, cwd=tmp_path)
+    assert "engine: oneDNN off, 3 threads, as this run began" in again.stdout, again.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["engine"] == {"onednn": False, "threads": 3}
+    other = finetune(*words[:-1], "train.steps=14", "engine.mode=default", cwd=tmp_path)
+    assert (other.returncode, "engine.mode: 'auto' there, 'default' now" in other.stderr) == (2, True)

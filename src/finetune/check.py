@@ -27,6 +27,7 @@ WEIGHTS = ("saved", "averages")
 CACHE_MODES = ("auto", "off", "require")
 CACHE_DTYPES = ("float32", "float16")
 ON_NAN = ("stop", "rollback")
+ENGINES = ("auto", "default")
 # Written down because asking Keras takes seconds; a test compares them.
 OPTIMIZERS = (
     "adadelta",
@@ -124,6 +125,8 @@ def check(recipe: Recipe) -> None:
     _number("checkpoint.keep", recipe.checkpoint.keep, least=1)
     _number("checkpoint.keep_every_hours", recipe.checkpoint.keep_every_hours, above=0)
     _cache(recipe)
+    _one_of("engine.mode", recipe.engine.mode, ENGINES)
+    _number("engine.threads", recipe.engine.threads, least=1)
     _number("run.seed", recipe.run.seed, least=0)
 
 

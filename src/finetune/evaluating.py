@@ -30,7 +30,7 @@ from typing import Any
 from finetune.check import check
 from finetune.errors import UserError, printable, shortlist
 from finetune.examples.tasks import Task
-from finetune.finished import find_model, stored_recipe
+from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
@@ -55,13 +55,17 @@ def evaluate(words: list[str]) -> int:
     if not len(plan.held_out):
         raise UserError("recipe", str(run), "nothing was held out in this run", "name examples: evaluate RUN PATH")
 
-    start_tensorflow()
+    start_tensorflow(engine_of(run))
     from finetune.judging import findings
-    from finetune.results import report
+    from finetune.results import report, run_folder
     from finetune.running import keeping, looking
     from finetune.running.session import open_session
 
-    session = open_session(recipe, plan, read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite))
+    record = read_record(run)
+    begun = len(record.get("phases", ())) or 1
+    plan = replace(plan, phases=plan.phases[begun - 1 : begun])  # what is kept then is what the bits depend on
+    pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
+    session = open_session(recipe, plan, pretrained, kept=run_folder.kept(record, plan.phases))
     keeping.take_up_pair(session, model)
     if session.frozen_part is not None:  # the bits are those of the run, which took what it kept
         session.frozen_part.fill(training=False, temporary=True)

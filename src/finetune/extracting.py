@@ -31,9 +31,10 @@ from pathlib import Path
 
 import numpy as np
 
+from finetune.calibrating.setting import Choice, as_given
 from finetune.check import check
 from finetune.errors import UserError, printable
-from finetune.finished import find_model, stored_recipe
+from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import Plan, make_plan, read_at, read_pair
 from finetune.recipe import Recipe
@@ -50,7 +51,7 @@ def extract(words: list[str]) -> int:
     options, overrides = _options(words)
     out = Path(options.out)
     recipe, plan, source = _sources(options, overrides)
-    start_tensorflow()
+    start_tensorflow(engine_of(Path(options.run)) if options.run is not None else Choice(as_given(recipe)))
     from finetune.running.answering import answers, make_answer
 
     answer = make_answer(source, recipe.run.seed, recipe.source.allow_nonfinite)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.calibrating.setting import Choice, Setting, from_record
 from finetune.errors import UserError
 from finetune.recipe import Recipe
 from finetune.results.card import CARD
-from finetune.results.run_folder import BEST, MODEL, RECIPE, RECORD
+from finetune.results.run_folder import BEST, MODEL, RECIPE, RECORD, read_record
 
 CHANGEABLE = ("data.", "eval.")  # keys that say nothing about the model
 
@@ -30,6 +31,11 @@ def find_model(run: Path, best: bool) -> Path:
     if best and (run / MODEL / CARD).is_file():
         raise UserError("recipe", "--best", f"'{run}' kept no best model", "leave --best out to take the final one")
     raise UserError("recipe", str(run), "this run is not finished", "the command that started it goes on with it")
+
+
+def engine_of(run: Path) -> Choice:
+    """How TensorFlow computed in a run, for the same bits again; by itself where there is no record of it."""
+    return Choice(from_record(read_record(run).get("engine")) or Setting())
 
 
 def stored_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:

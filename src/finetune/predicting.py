@@ -41,7 +41,7 @@ from finetune.examples.data import Examples
 from finetune.examples.folders import SUFFIXES
 from finetune.examples.kinds import read_kind
 from finetune.examples.tasks import Task
-from finetune.finished import find_model, stored_recipe
+from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.judging.evaluate import Evaluation
 from finetune.judging.findings import probabilities
 from finetune.parser import Parser
@@ -84,7 +84,7 @@ def predict(words: list[str]) -> int:
 def _run(
     options: argparse.Namespace, recipe: Recipe, source: Source, examples: Examples, card: Card, out: TextIO
 ) -> int:
-    start_tensorflow()
+    start_tensorflow(engine_of(Path(options.run)))
     from finetune.running.answering import answers, make_answer, unreadable
 
     answer = make_answer(source, recipe.run.seed, recipe.source.allow_nonfinite)

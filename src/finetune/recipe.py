@@ -165,7 +165,7 @@ class Train:
         None  # decay of moving averages of what learns; evaluation and the pair take them, e.g. 0.999
     )
     precision: str = "float32"  # of products and convolutions in a step: or mixed_bfloat16, mixed_float16
-    xla: bool = False  # compile the step with XLA
+    xla: Optional[bool] = None  # compile the step with XLA; None: by engine.mode
     log_every_steps: int = 10
 
 
@@ -234,6 +234,16 @@ class Cache:
 
 
 @dataclass
+class Engine:
+    """How TensorFlow computes, where that changes how long a run takes and the last bits of what it computes."""
+
+    # auto: long runs measure first what is faster on this machine; default: as TensorFlow has it by itself
+    mode: str = "auto"
+    onednn: Optional[bool] = None  # its kernels for CPUs; None: by `mode`
+    threads: Optional[int] = None  # None: by `mode`
+
+
+@dataclass
 class Run:
     """Where the run leaves what it makes, and the seed of everything random in it."""
 
@@ -261,6 +271,7 @@ class Recipe:
     eval: Eval = field(default_factory=Eval)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     cache: Cache = field(default_factory=Cache)
+    engine: Engine = field(default_factory=Engine)
     run: Run = field(default_factory=Run)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+from finetune.calibrating.calibration import choose
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import run_folder
@@ -31,8 +33,12 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
     plan = make_plan(recipe)
     run_folder.check_same(folder.record, plan.digests)
 
+    # ---- How TensorFlow is to compute, for it is told before it starts. A run that goes on computes as it began.
+    engine = choose(recipe, plan, recipe_yaml, folder.record, may_measure=not (find_rate or dry_run))
+    recipe = replace(recipe, train=replace(recipe.train, xla=engine.setting.xla))
+
     # ---- From here on it takes TensorFlow, and the seconds to import it.
-    started = start_tensorflow()
+    started = start_tensorflow(engine)
     from finetune.engine.proof import prove
     from finetune.running import beginning, ending, keeping, rehearsal, training
     from finetune.running.rate_search import search
@@ -41,7 +47,8 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
     saved = None if find_rate else keeping.newest(folder, plan)
-    session = open_session(recipe, plan, pretrained, saved)
+    kept = run_folder.kept(folder.record, plan.phases) if saved else {}
+    session = open_session(recipe, plan, pretrained, saved, kept)
     if find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0

@@ -6,7 +6,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetune.calibrating.setting import BY_ITSELF, Choice
 
 
 @dataclass(frozen=True)
@@ -15,15 +18,21 @@ class Started:
 
     device: str
     chatter: str
+    engine: Choice
+
+    def record(self) -> dict[str, Any]:
+        """The engine as it is, for a run that goes on elsewhere: there TensorFlow's own default may be another."""
+        return replace(self.engine.setting, onednn=onednn_is_on()).record()
 
 
-def start_tensorflow() -> Started:
-    """Imports TensorFlow and wakes its devices.
+def start_tensorflow(engine: Choice = BY_ITSELF) -> Started:
+    """Imports TensorFlow, set as chosen, and wakes its devices.
 
     Its C++ half writes to file descriptor 2 before any log level counts, five lines and more on a machine without a
     GPU, in which our own error would drown. They are kept for the log.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.update(engine.setting.environment())
     with without_chatter() as chatter:
         import tensorflow as tf
 
@@ -35,7 +44,14 @@ def start_tensorflow() -> Started:
     tf.get_logger().propagate = False  # or every line of it appears twice under a logging root
     names = [tf.config.experimental.get_device_details(g).get("device_name", g.name) for g in gpus]
     device = f"{len(gpus)} × {names[0]}" if gpus else f"cpu, {os.cpu_count()} cores (no GPU is visible to TensorFlow)"
-    return Started(device, "".join(chatter))
+    return Started(device, "".join(chatter), engine)
+
+
+def onednn_is_on() -> bool:
+    """Whether the TensorFlow of this process takes oneDNN's kernels."""
+    from tensorflow.python.util import _pywrap_util_port  # pyright: ignore[reportMissingImports]  # compiled
+
+    return bool(_pywrap_util_port.IsMklEnabled())
 
 
 @contextmanager

@@ -29,6 +29,7 @@ data: {kind: arrays, path: data.npz, preprocess: none}
 train: {steps: 6, batch_size: 8}
 eval: {every_steps: 3}
 checkpoint: {every_steps: 3}
+cache: {mode: require}
 """
 NEW = {"kind/kernel", "size/hidden_1/kernel", "parts/bias"}
 COUNT = 40

@@ -196,8 +196,9 @@ def test_a_run_that_goes_on_after_all_that_was_kept_is_gone_ends_with_the_same_b
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
 
 
-def test_an_evaluation_gives_the_bits_of_the_run_with_or_without_what_it_kept(exact, tmp_path, capsys):
-    recipe = words(exact, tmp_path / "cache")
+@pytest.mark.parametrize("several", ["linear", "phases"])
+def test_an_evaluation_gives_the_bits_of_the_run_with_or_without_what_it_kept(several, exact, tmp_path, capsys):
+    recipe = words(exact, tmp_path / "cache", *SEVERAL[several])
     start(tmp_path / "run", recipe)
     there = stored(tmp_path / "cache")
     for turn in ("kept", "gone"):
@@ -237,6 +238,26 @@ def test_what_is_required_and_cannot_be_is_refused(reason, exact, tmp_path):
     assert str(refused.value) == f"error[recipe] cache.mode: nothing can be kept: {expected[5:]}; set cache.mode=auto"
 
 
+def test_a_run_that_goes_on_for_longer_keeps_what_it_kept_and_nothing_that_it_did_not(exact, tmp_path):
+    cache = tmp_path / "cache"
+    for steps in (5, 40):  # one epoch at first, which is too short
+        start(tmp_path / "short", words(exact, cache, f"train.steps={steps}"))
+    start(tmp_path / "whole", words(exact, cache, "train.steps=40", "cache.mode=off"))
+    assert "computed once" not in said(tmp_path / "short")
+    assert (
+        bits(tmp_path / "short")["model/model.index head/kernel"]
+        == bits(tmp_path / "whole")["model/model.index head/kernel"]
+    )
+    for steps in (23, 40):
+        start(tmp_path / "long", words(exact, cache, f"train.steps={steps}"))
+    assert said(tmp_path / "long").count("computed once") == 2
+    with pytest.raises(UserError) as refused:
+        start(tmp_path / "long", words(exact, cache, "train.steps=50", "cache.max_gb=0.000001"))
+    assert str(refused.value).startswith(
+        "error[recipe] cache.mode: this run keeps features:0, which can no longer be: "
+    )
+
+
 def test_half_floats_tell_what_they_cost(exact, tmp_path):
     start(tmp_path / "run", words(exact, tmp_path / "cache", "cache.dtype=float16"))
     assert "float16 makes an error of 0 of the largest value at most" in said(tmp_path / "run")
@@ -262,7 +283,7 @@ def spectrograms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-MASKS = ["data.augment.mask_time=0.4", "data.augment.mask_frequency=0.4", "train.steps=60"]
+MASKS = ["data.augment.mask_time=0.4", "train.steps=60"]  # a second mask would take the mean that the first one left
 
 
 def test_views_are_kept_and_come_in_turn(spectrograms, tmp_path):

@@ -305,6 +305,7 @@ def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, pr
     return [
         *damaged,
         f"device: {started.device}",
+        *started.engine.said,
         f"source: {source.pair.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
         f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
         *([_where_weights_lie(source)] if source.pair.is_one_file else []),

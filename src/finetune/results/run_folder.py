@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import differences, flat, parse
@@ -28,7 +29,7 @@ BEST = "best"
 
 # Keys that change how long a run goes on, or what it tells, and no value that it computes.
 HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "eval.", "checkpoint.")
-HARMLESS += ("train.stop_early", "train.on_nan")
+HARMLESS += ("train.stop_early", "train.on_nan", "cache.mode", "cache.dir", "cache.max_gb")
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
 LENGTHS = ("train.steps", "train.epochs")  # with a schedule that falls over all steps they are not harmless
@@ -123,6 +124,11 @@ def prepare(folder: RunFolder, recipe_yaml: str) -> None:
     """Makes the folder, and stores the recipe in it."""
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     write_text(folder.path / RECIPE, recipe_yaml)
+
+
+def kept(record: Mapping[str, Any], phases: Sequence[Phase]) -> dict[str, list[str]]:
+    """The tensors that a run keeps of each phase that it has begun; of one that says nothing of it, nothing."""
+    return record.get("kept", {phase.name: [] for phase in phases})
 
 
 def check_same(record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str]]) -> None:

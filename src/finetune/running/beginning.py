@@ -52,6 +52,7 @@ def open_folder(
     record = folder.record or {
         **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
+        "engine": started.record(),
     }
     run_folder.write_record(folder.path, {**record, "status": "running"})
     tell = report.open_report(folder.path, saved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,6 +29,7 @@ from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Cache, Data, Recipe
 from finetune.results.report import Report
+from finetune.start import onednn_is_on
 from finetune.surgery.variants import Variants
 
 BLOCK = 32  # examples that are computed at once, whatever the batch size is: their last bits depend on it
@@ -48,19 +49,33 @@ class Decision:
     said: str
 
     @property
+    def tensors(self) -> list[str]:
+        """What is kept."""
+        return [] if self.part is None else list(self.part.frontier.tensors)
+
+    @property
     def rest(self) -> Variants | None:
         """The rest of the model behind what is kept."""
         return None if self.part is None else self.part.rest
 
 
-def decide(recipe: Recipe, plan: Plan, phase: Phase, loaders: tuple[batches.Loader, batches.Loader]) -> Decision:
+def decide(
+    recipe: Recipe,
+    plan: Plan,
+    phase: Phase,
+    loaders: tuple[batches.Loader, batches.Loader],
+    before: Sequence[str] | None = None,
+) -> Decision:
     """Decides for one phase.
+
+    Args:
+      before: what the run keeps of this phase, if that is under way: the last bits depend on it, so it goes on so.
 
     Raises:
       UserError: the recipe requires what cannot be.
     """
     asked = recipe.cache
-    if asked.mode == "off":
+    if asked.mode == "off" or (before is not None and not before):
         return Decision(None, False, False, "")
     why, count = "", len(plan.training) * (asked.views or 1)
     epochs = plan.steps * recipe.train.batch_size / max(1, count)
@@ -69,19 +84,24 @@ def decide(recipe: Recipe, plan: Plan, phase: Phase, loaders: tuple[batches.Load
     training = not varied and not recipe.train.mixup and not recipe.train.cutmix
     if any(None in shape for shape in rows.values()):
         why = "rows are padded to the longest of their batch: give data.bucket one length"
-    elif asked.mode == "auto" and epochs < _LEAST:
+    elif asked.mode == "auto" and epochs < _LEAST and before is None:
         why = f"{epochs:.1f} epochs are too few to gain by it"
     if not why:
         parts, why = find_parts(phase.variants, rows, plan.source.batch_size)
         kept = count * training + len(plan.held_out)
         least = None
         for part in parts:
+            if before is not None and list(part.frontier.tensors) != list(before):
+                continue
             size = part.frontier.bytes * kept // (2 if asked.dtype == "float16" else 1)
             least = size if least is None else min(least, size)
             if size <= asked.max_gb * 1e9:
                 return Decision(part, training, True, _said(part, training, recipe))
         if least is not None:
             why = f"{least / 1e9:.3g} GB would be kept, and cache.max_gb is {asked.max_gb:g}"
+    if before is not None:
+        what = f"this run keeps {', '.join(before)}, which can no longer be: {why or 'the graph is another one'}"
+        raise UserError("recipe", "cache.mode", what, "mend that, or go on with cache.mode=off and other last bits")
     if asked.mode == "require":
         raise UserError("recipe", "cache.mode", f"nothing can be kept: {why}", "set cache.mode=auto")
     return Decision(None, False, False, f"cache: off: {why}")
@@ -250,7 +270,7 @@ class FrozenPart:
             "dtypes": {name: str(dtype) for name, dtype in layout.dtypes.items()},
             "tensorflow": [
                 tf.version.VERSION,
-                os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),
+                onednn_is_on(),
                 *(gpu.get("device_name") for gpu in gpus),
             ],
         }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Session:
     fresh: Mapping[str, np.ndarray]
     pieces: Mapping[str, tuple[str, str]]
     loaders: tuple[batches.Loader, batches.Loader]  # of the training and of the held-out examples
+    kept: Mapping[str, Sequence[str]]  # the tensors that the run keeps of the phases it has begun, by phase
     mixing: Mixing | None
     old_head: Callable[[Values], Values] | None
     said: list[str]  # of sizes that were changed, and rows that were taken over
@@ -92,7 +94,7 @@ class Session:
     def take_up(self, values: Values, step: int) -> None:
         """Begins the phase in which `standing` is, or goes on with it, from all that there is."""
         if self.phase is not (phase := self.plan.phases[self.standing.number]):
-            self.phase, self.decision = phase, decide(self.recipe, self.plan, phase, self.loaders)
+            self.phase, self.decision = phase, self._decided(phase)
             self.model = regraft(self.model, phase.variants, self.decision.rest)
         begins = step == self.standing.began[-1]
         variables = {name: values[name] for name in (*self.pretrained, *self.fresh)}
@@ -119,6 +121,9 @@ class Session:
     def merged(self, values: Values) -> dict[str, Any]:
         """What replaces frozen matrices in the written pair: they and the small ones beside them in one."""
         return lora.merged(self.model.adapters, values)
+
+    def _decided(self, phase: Phase) -> Decision:
+        return decide(self.recipe, self.plan, phase, self.loaders, self.kept.get(phase.name))
 
     def whole(self) -> Session:
         """The same with a model of all of the source, to which nothing is an input but the source's own."""
@@ -231,9 +236,16 @@ class Session:
 
 
 def open_session(
-    recipe: Recipe, plan: Plan, pretrained: Mapping[str, np.ndarray], saved: Loaded | None = None
+    recipe: Recipe,
+    plan: Plan,
+    pretrained: Mapping[str, np.ndarray],
+    saved: Loaded | None = None,
+    kept: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Session:
     """Grafts the heads, and begins with fresh values or goes on from a checkpoint in the phase that it was in.
+
+    Args:
+      kept: the tensors that the run keeps of each phase that it has begun, none for nothing.
 
     Raises:
       UserError: the recipe does not fit the source, or the checkpoint not the recipe.
@@ -255,9 +267,9 @@ def open_session(
     sized = check_sizes(source, phase.variants.evaluation, phase.variants.feeds, probe()) if source.is_resized else []
     mixing = make_mixing(train.mixup, train.cutmix, plan.tasks)
     distill = recipe.distill if recipe.distill.tensor is not None else None
-    decision = decide(recipe, plan, phase, loaders)
+    decision = decide(recipe, plan, phase, loaders, kept.get(phase.name))
     with naming(phase.key):
-        words = distill, mixing is not None, train.precision, train.xla
+        words = distill, mixing is not None, train.precision, bool(train.xla)
         model = graft(phase.variants, plan.heads, plan.tasks, probe, *words, decision.rest)
     for later in plan.phases[1:] if saved is None else ():  # what is wrong with one is said before the first step
         with naming(later.key):
@@ -272,6 +284,7 @@ def open_session(
         fresh=heads | lora.initial_values(model.adapters, seed),
         pieces=source.pieces(),
         loaders=loaders,
+        kept=kept,
         mixing=mixing,
         old_head=old_head,
         said=[*sized, *reused],

@@ -47,7 +47,8 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
     if phase.name:
         write_text(folder.path / PICTURE, picture(plan, session.model))
     record = run_folder.read_record(folder.path)
-    run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing))
+    kept = {"kept": {**record.get("kept", {}), phase.name: session.decision.tensors}}
+    run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing) | kept)
     for line in phase_lines(plan, session.model, phase, standing):
         tell.line(line)
     fill_both(session.frozen_part, tell)

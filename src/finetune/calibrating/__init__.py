@@ -1,0 +1,1 @@
+"""The engine's settings, chosen by measurement before TensorFlow starts."""
