@@ -14,6 +14,7 @@ import datetime
 import importlib.metadata
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,7 @@ MEASURED = {"frozen": frozen, "prefix": prefix, "full": full}
 def _run(folder: Path, what: str, words: Sequence[str]) -> dict[str, Any]:
     place = folder / "run"
     shutil.rmtree(place, ignore_errors=True)
+    os.sync()  # or what ours writes waits for what was removed
     try:
         return ours.run(folder, place, what, words)
     finally:

@@ -109,9 +109,8 @@ def bars(found: dict[str, dict[str, float]]) -> list[str]:
     for (row, who), wanted in BARS.items():
         if who in found[row]:
             ratio = found[row][who] / found[row]["finetune"]
-            lines.append(
-                f"| {row}, {PEERS[who]} | {wanted:g} × | {ratio:,.3g} × {'' if ratio >= wanted else '(not met)'} |"
-            )
+            missed = "" if ratio >= wanted else " (not met)"
+            lines.append(f"| {row}, {PEERS[who]} | {wanted:g} × | {ratio:,.3g} ×{missed} |")
     return lines
 
 
