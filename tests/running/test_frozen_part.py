@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from finetune.learning import strides
 from finetune.reading.weights import read_index, read_tensors
 from finetune.results import checkpoints
 from finetune.run import run
-from finetune.running import session
+from finetune.running import frozen_part, session
 
 # A run that dies leaves its files open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -228,6 +229,24 @@ def test_it_says_what_it_does_and_why(reason, exact, tmp_path):
     more, expected = REASONS[reason]
     assert start(tmp_path / "run", words(exact, tmp_path / "cache", *more)) == 0
     assert said(tmp_path / "run").startswith(expected)
+
+
+@pytest.mark.parametrize("place", ["full", "a file"])
+def test_a_place_without_room_is_passed_over(place, exact, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    if place == "full":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(frozen_part.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    else:
+        cache.write_text("mine")
+    assert start(tmp_path / "run", words(exact, cache)) == 0
+    assert said(tmp_path / "run").startswith(f"off: 8e-06 GB would be kept, and {cache} has ")
+
+
+def test_a_short_phase_keeps_nothing(exact, tmp_path):
+    phases = "phases=[{name: head, until: {step: 2}}, {name: longer, learning_rate: 0.1}]"
+    start(tmp_path / "run", words(exact, tmp_path / "cache", phases))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["kept"] == {"head": [], "longer": ["features:0"]}
 
 
 @pytest.mark.parametrize("reason", ["off where all learns", "no room"])

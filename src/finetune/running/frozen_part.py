@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -78,33 +79,53 @@ def decide(
     if asked.mode == "off" or (before is not None and not before):
         return Decision(None, False, False, "")
     why, count = "", len(plan.training) * (asked.views or 1)
-    epochs = plan.steps * recipe.train.batch_size / max(1, count)
+    epochs = _steps_of(plan, phase) * recipe.train.batch_size / max(1, count)
     varied = settle(recipe.data.augment, recipe.data.kind) is not None and asked.views is None
     rows = batches.row_shapes(plan.training, loaders[0])
     training = not varied and not recipe.train.mixup and not recipe.train.cutmix
-    if any(None in shape for shape in rows.values()):
+    if not training and not len(plan.held_out):
+        why = "no two epochs have the same examples; see cache.views"
+    elif any(None in shape for shape in rows.values()):
         why = "rows are padded to the longest of their batch: give data.bucket one length"
     elif asked.mode == "auto" and epochs < _LEAST and before is None:
         why = f"{epochs:.1f} epochs are too few to gain by it"
     if not why:
         parts, why = find_parts(phase.variants, rows, plan.source.batch_size)
         kept = count * training + len(plan.held_out)
+        # A run that goes on may have all of it already.
+        place = cache_folder(asked)
+        free = free_at(place) if before is None else math.inf
         least = None
         for part in parts:
             if before is not None and list(part.frontier.tensors) != list(before):
                 continue
             size = part.frontier.bytes * kept // (2 if asked.dtype == "float16" else 1)
             least = size if least is None else min(least, size)
-            if size <= asked.max_gb * 1e9:
+            if size <= min(asked.max_gb * 1e9, free):
                 return Decision(part, training, True, _said(part, training, recipe))
         if least is not None:
-            why = f"{least / 1e9:.3g} GB would be kept, and cache.max_gb is {asked.max_gb:g}"
+            room = f"cache.max_gb is {asked.max_gb:g}" if free > asked.max_gb * 1e9 else f"{place} has {free / 1e9:.3g}"
+            why = f"{least / 1e9:.3g} GB would be kept, and {room}"
     if before is not None:
         what = f"this run keeps {', '.join(before)}, which can no longer be: {why or 'the graph is another one'}"
         raise UserError("recipe", "cache.mode", what, "mend that, or go on with cache.mode=off and other last bits")
     if asked.mode == "require":
         raise UserError("recipe", "cache.mode", f"nothing can be kept: {why}", "set cache.mode=auto")
     return Decision(None, False, False, f"cache: off: {why}")
+
+
+def _steps_of(plan: Plan, phase: Phase) -> int:
+    """The steps of a phase, as far as it is known when it ends."""
+    number = plan.phases.index(phase)
+    before = [earlier.last for earlier in plan.phases[:number] if earlier.last is not None]
+    return (plan.steps if phase.last is None else min(phase.last, plan.steps)) - max(before, default=0)
+
+
+def free_at(place: Path) -> float:
+    """The bytes that may be written at a place, with some to spare; none where nothing may."""
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free * _SPARE if place.is_dir() and os.access(place, os.W_OK) else 0.0
 
 
 def _said(part: Part, training: bool, recipe: Recipe) -> str:
