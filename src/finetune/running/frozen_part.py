@@ -104,7 +104,8 @@ def decide(
             if size <= min(asked.max_gb * 1e9, free):
                 return Decision(part, training, True, _said(part, training, recipe))
         if least is not None:
-            room = f"cache.max_gb is {asked.max_gb:g}" if free > asked.max_gb * 1e9 else f"{place} has {free / 1e9:.3g}"
+            room = f"{place} has room for {free / 1e9:.3g}" if free else f"{place} cannot be written"
+            room = f"cache.max_gb is {asked.max_gb:g}" if free > asked.max_gb * 1e9 else room
             why = f"{least / 1e9:.3g} GB would be kept, and {room}"
     if before is not None:
         what = f"this run keeps {', '.join(before)}, which can no longer be: {why or 'the graph is another one'}"
