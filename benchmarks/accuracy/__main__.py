@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from benchmarks.accuracy import ours, with_keras
 from benchmarks.accuracy.sets import SETS, Split, missing
 from benchmarks.accuracy.table import RESULTS, table
+from benchmarks.machine import machine
 
 METHODS = ("probe", "full", "phases", "lora")
 
@@ -67,13 +68,6 @@ def compare(split: Split, method: str, seed: int, words: list[str]) -> dict[str,
 def versions() -> dict[str, str]:
     names = ("finetune", "tensorflow", "keras", "numpy", "scikit-learn")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def machine() -> str:
-    """The processor, as Linux calls it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "a processor")
-    return f"{os.cpu_count()} cores of {model}"
 
 
 if __name__ == "__main__":

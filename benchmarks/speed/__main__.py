@@ -3,8 +3,9 @@
     python -m benchmarks.speed FOLDER && python -m benchmarks.speed.table
 
 The first makes its work in FOLDER (some 4 GB), takes every time in turns (all of them once, then again) and writes
-them into benchmarks/results/speed.json; the second writes the medians and ratios into docs/benchmarks.md. Half an hour
-on two cores; with --small, minutes, to see that everything runs. PyTorch takes part if it is installed.
+them into benchmarks/results/speed.json; the second writes the medians and ratios into docs/benchmarks.md. It wants a
+machine with nothing else to do. With --small and --repeats 1 it takes two minutes, to see that everything runs. PyTorch
+takes part if it is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.accuracy.__main__ import machine
+from benchmarks.machine import machine
 from benchmarks.speed import ours
 from benchmarks.speed.contenders import BATCH
 from benchmarks.speed.table import RESULTS, table
@@ -42,11 +43,15 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, for ours")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     net = SMALL if args.small else Net()
     # By a process of its own, for what it leaves in memory is not ours.
     subprocess.run([sys.executable, "-c", _making(args.folder, net, args.images)], check=True)
     peers = ["tutorial", "keras", "by_hand"] + ["pytorch"] * bool(importlib.util.find_spec("torch"))
+    named = ("finetune", "tensorflow", "keras", "torch")
+    versions = {name: importlib.metadata.version(name) for name in named if importlib.util.find_spec(name)}
+    about = {"images": args.images, "batch": BATCH, "small": args.small, "operations": net.operations()}
+    dated = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
     times: dict[str, list[Any]] = {}
     for repeat in range(args.repeats):
         times.setdefault("limits", []).append(_limits(args.folder))
@@ -59,11 +64,8 @@ def main() -> None:
             print(repeat, "finetune", what, times[f"finetune {what}"][-1], flush=True)
         if not repeat:  # one after the other, for it takes long and is far from the others
             times["hub frozen"] = [peer(args.folder, "hub", "frozen", args.small, epochs=JOB)]
-    named = ("finetune", "tensorflow", "keras", "torch")
-    versions = {name: importlib.metadata.version(name) for name in named if importlib.util.find_spec(name)}
-    about = {"images": args.images, "batch": BATCH, "small": args.small, "operations": net.operations()}
-    dated = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
-    args.out.write_text(json.dumps({**about, **dated, "times": times}, indent=1) + "\n", encoding="utf-8")
+        measured = {**about, **dated, "words": args.words, "times": times}
+        args.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(args.out.read_text(encoding="utf-8"))))
 
 
