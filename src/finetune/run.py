@@ -63,11 +63,11 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
 
     # ---- The run folder, the first lines, and at step 0 the baselines.
     telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
-    with closing(session), closing(telling) as tell:
+    with closing(session), closing(telling) as tell, closing(keeping.Keeper(folder)) as keeper:
         if saved is None:
-            beginning.look_before(session, folder, tell)
+            beginning.look_before(session, keeper, tell)
 
         # ---- Train, then write the pair, look at it once more, and say what came out.
-        last = training.train(session, folder, tell)
+        last = training.train(session, keeper, tell)
         ending.finish(session, folder, tell, last)
     return 0

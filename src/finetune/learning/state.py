@@ -94,7 +94,9 @@ class State:
         """The names of what a step has changed and that is not finite, optimizer slots included."""
         changed = {**self.live, **self._beside()}
         floats = {name: v for name, v in changed.items() if tf.as_dtype(v.dtype).is_floating}
-        return [name for name, v in floats.items() if not np.isfinite(np.asarray(v, np.float64)).all()]
+        # The sum takes one pass and no memory; it is not finite if a summand is not, and hardly ever else.
+        doubted = {name: v for name, v in floats.items() if not np.isfinite(float(tf.reduce_sum(v)))}
+        return [name for name, v in doubted.items() if not np.isfinite(np.asarray(v, np.float64)).all()]
 
     def _beside(self) -> dict[str, Any]:
         """What steps change that is no variable of the model, by the name that a checkpoint gives it."""

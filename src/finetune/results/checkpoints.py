@@ -15,7 +15,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import UserError
+from finetune.results.bundles import FrozenShard, Pieces, save_bundle
 
 STATE = "checkpoint"
 
@@ -126,30 +127,34 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write(folder: Path, name: str, tensors: Mapping[str, Any], pieces: Mapping[str, tuple[str, str]]) -> None:
+def write(
+    folder: Path, name: str, tensors: Mapping[str, Any], pieces: Pieces, frozen: FrozenShard | None = None
+) -> None:
     """Writes one checkpoint of a folder, whole or not at all.
 
     Args:
       tensors: values by name.
       pieces: for slices of partitioned variables, name -> (key in the checkpoint, the Saver's text for the slice);
         every other tensor is saved under its own name.
+      frozen: what it holds beside them, which other checkpoints hold too.
     """
     import tensorflow as tf
 
     aside = folder / f".writing-{name}.{os.getpid()}"
-    keys = [pieces.get(n, (n, ""))[0] for n in tensors]
-    slices = [pieces.get(n, (n, ""))[1] for n in tensors]
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        values = [tf.convert_to_tensor(t) for t in tensors.values()]
-        tf.raw_ops.SaveV2(prefix=str(aside / name), tensor_names=keys, shape_and_slices=slices, tensors=values)
+        save_bundle(aside / name, tensors, pieces)
+        if frozen is not None:
+            frozen.add_to(aside / name)
         # The index last: it is what makes the others a checkpoint.
         for file in sorted(aside.iterdir(), key=lambda f: f.suffix == ".index"):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             os.replace(file, folder / file.name)
         _sync_folder(folder)
+        if frozen is not None:
+            frozen.lies_at(folder / name)
     except (tf.errors.OpError, OSError) as error:
         raise _cannot_be_written(folder / name, error) from error
     finally:
@@ -160,12 +165,13 @@ def save(
     folder: Path,
     name: str,
     tensors: Mapping[str, Any],
-    pieces: Mapping[str, tuple[str, str]],
+    pieces: Pieces,
     retention: Retention,
     now: float,
+    frozen: FrozenShard | None = None,
 ) -> None:
     """Writes a checkpoint, makes it the newest, and deletes those that `retention` lets go."""
-    write(folder, name, tensors, pieces)
+    write(folder, name, tensors, pieces, frozen)
     state = read_state(folder)
     others = [(n, t) for n, t in zip(state.names, state.times, strict=True) if n != name]
     state = replace(
@@ -228,11 +234,12 @@ class Loaded:
     damaged: list[str] = field(default_factory=list)
 
 
-def load_newest(folder: Path, stem: str, keys: Mapping[str, str]) -> Loaded | None:
+def load_newest(folder: Path, stem: str, keys: Mapping[str, str], without: Collection[str] = ()) -> Loaded | None:
     """The newest whole checkpoint of a folder; None if there never was one.
 
     Args:
       keys: tensors that have to be there: name -> key in the checkpoint. All others come under their own keys.
+      without: keys that nobody asks for; their values are not read.
 
     Raises:
       UserError: there are checkpoints, and none can be read.
@@ -243,7 +250,7 @@ def load_newest(folder: Path, stem: str, keys: Mapping[str, str]) -> Loaded | No
     for step, name in candidates(folder, stem):
         try:
             held = read_index(str(folder / name))
-            values = read_tensors(str(folder / name), sorted({*held, *keys.values()}))
+            values = read_tensors(str(folder / name), sorted({*held, *keys.values()} - {*without}))
         except UserError as error:
             damaged.append(str(error).splitlines()[0])
             continue

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -59,23 +60,25 @@ class Report:
         self._metrics = (folder / METRICS).open("a", encoding="utf-8")
         self._events: Any = None
         self._bar: Any = None
+        self._speaking = threading.Lock()  # what is written beside the training is told of when it is done
         self._said = self._shown = time.monotonic()
         self.part = ""  # the name of the phase under way
 
     def line(self, text: str) -> None:
         """One line for people, on the terminal and, with the time, in the log."""
         text = printable(text)  # names come from files of others
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        self._log.flush()
-        if self._bar is not None:
-            self._bar.clear()
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:
-            # Whoever read along has gone; the run and its log go on.
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
-        if self._bar is not None:
-            self._bar.refresh()
+        with self._speaking:
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._log.flush()
+            if self._bar is not None:
+                self._bar.clear()
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:
+                # Whoever read along has gone; the run and its log go on.
+                sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
+            if self._bar is not None:
+                self._bar.refresh()
 
     def scalars(self, phase: str, step: int, values: Mapping[str, float], note: str = "") -> None:
         """Numbers of one step, for people, for programs and for TensorBoard; `note` is for people."""

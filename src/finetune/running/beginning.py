@@ -13,6 +13,7 @@ from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking, training
 from finetune.running.frozen_part import fill_both
+from finetune.running.keeping import Keeper
 from finetune.running.session import Session
 from finetune.start import Started
 from finetune.surgery import doubts
@@ -66,13 +67,13 @@ def open_folder(
     return tell
 
 
-def look_before(session: Session, folder: RunFolder, tell: Report) -> None:
+def look_before(session: Session, keeper: Keeper, tell: Report) -> None:
     """Step 0: the baselines, some training images as augmentation leaves them, and a checkpoint to go back to."""
     tell.part = session.phase.name
     fill_both(session.frozen_part, tell)
-    training.evaluate(session, folder, tell, 0)
+    training.evaluate(session, keeper, tell, 0)
     if found := looking.probe(session):
         tell.scalars("probe", 0, found)
     tell.training(session.seen_in_training())
     if session.recipe.train.on_nan == "rollback":
-        training.save(session, folder, tell, 0)
+        training.save(session, keeper, tell, 0)

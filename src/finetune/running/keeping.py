@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from finetune.learning.state import check_frozen, digest, saved_keys
 from finetune.learning.train import check_finite
 from finetune.plan import Plan
 from finetune.results import checkpoints, export, report
+from finetune.results.bundles import FrozenShard
 from finetune.results.run_folder import RunFolder
+from finetune.running.beside import Beside
 from finetune.running.session import Session
 
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
 
 
 def newest(folder: RunFolder, plan: Plan) -> checkpoints.Loaded | None:
-    """The newest whole checkpoint of a run; None if there is none."""
-    source = plan.source
-    keys = saved_keys([variable.name for variable in source.variables], source.pieces())
-    return checkpoints.load_newest(folder.checkpoints, STEM, keys)
+    """The newest whole checkpoint of a run, without what is the source's; None if there is none."""
+    moving, pieces = plan.moving(), plan.source.pieces()
+    keys = saved_keys([variable.name for variable in plan.source.variables], pieces)
+    taken = {name: key for name, key in keys.items() if name in moving}
+    return checkpoints.load_newest(folder.checkpoints, STEM, taken, {*keys.values()} - {*taken.values()})
 
 
 def check_sound(session: Session, step: int) -> None:
@@ -30,20 +37,77 @@ def check_sound(session: Session, step: int) -> None:
         check_finite(session.state, step)
 
 
-def save(session: Session, folder: RunFolder, step: int) -> None:
-    """A checkpoint to go on from.
+class Keeper:
+    """Writes beside the training what a run keeps, as it is when it is asked to.
 
-    Raises:
-      NonFinite: there is something in it that is not.
-      UserError: what is frozen has changed.
+    What it cannot write is told of when it is asked again: `save`, `keep_best` and `wait` raise the `UserError`.
     """
-    check_sound(session, step)
-    state, asked = session.state, session.recipe.checkpoint
-    check_frozen(state.frozen, session.standing.frozen)
-    tensors = state.everything(step) | session.merged(state.variables())
-    tensors |= session.standing.tensors() if session.recipe.phases else {}
-    retention = checkpoints.Retention(asked.keep, asked.keep_every_hours)
-    checkpoints.save(folder.checkpoints, f"{STEM}-{step}", tensors, session.pieces, retention, time.time())
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self._beside = Beside()
+        self._frozen: tuple[str, FrozenShard | None] = "", None
+
+    def save(self, session: Session, step: int, then: Callable[[], None] = lambda: None) -> None:
+        """A checkpoint to go on from; `then` is called when it is safe.
+
+        Raises:
+          NonFinite: there is something in it that is not.
+        """
+        check_sound(session, step)
+        state, asked = session.state, session.recipe.checkpoint
+        # Slices of one variable stay together, and a matrix that adapters are merged into changes.
+        frozen = state.frozen.keys() - session.pieces.keys() - _adapted(session)
+        tensors = state.everything(step) | session.merged(state.variables())
+        tensors |= session.standing.tensors() if session.recipe.phases else {}
+        changing = _as_they_are({name: tensor for name, tensor in tensors.items() if name not in frozen})
+        retention = checkpoints.Retention(asked.keep, asked.keep_every_hours)
+        words = self.folder.checkpoints, f"{STEM}-{step}", changing, session.pieces, retention, time.time()
+        shard = self._shard(session, frozen)
+
+        def write() -> None:
+            checkpoints.save(*words, shard)
+            then()
+
+        self._beside.do(write)
+
+    def keep_best(self, session: Session, evaluated: Mapping[str, float]) -> None:
+        """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
+        check_sound(session, int(evaluated["step"]))
+        graph, values, pieces, texts = _of_pair(session, evaluated)
+        self._beside.do(partial(export.write_pair, self.folder.best, graph, _as_they_are(values), pieces, texts))
+
+    def wait(self) -> None:
+        """Until all is written."""
+        self._beside.wait()
+
+    def close(self) -> None:
+        """Waits as well, and raises nothing."""
+        self._beside.close()
+
+    def _shard(self, session: Session, names: Collection[str]) -> FrozenShard | None:
+        """What is frozen now, which stays the same as long as a phase lasts."""
+        frozen, certificate = session.state.frozen, session.standing.frozen
+        if self._frozen[0] != certificate:
+            check = partial(check_frozen, frozen, certificate)
+            shard = FrozenShard({name: frozen[name] for name in sorted(names)}, check) if names else None
+            self._frozen = certificate, shard
+        return self._frozen[1]
+
+
+def _as_they_are(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Their values now, whatever later steps make of the variables.
+
+    In the memory of the CPU nothing is copied for it: a step that changes a variable whose value is still held gives it
+    new memory.
+    """
+    with tf.device("CPU:0"):
+        copied = {name: np.array(t) if isinstance(t, np.ndarray | np.generic) else t for name, t in tensors.items()}
+        return {name: tf.identity(tensor) for name, tensor in copied.items()}
+
+
+def _adapted(session: Session) -> set[str]:
+    return {adapter.variable for adapter in session.model.adapters}
 
 
 def write_graph(session: Session, folder: RunFolder) -> bool:
@@ -56,8 +120,13 @@ def write_graph(session: Session, folder: RunFolder) -> bool:
 
 def write_pair(session: Session, place: Path, evaluated: Mapping[str, float]) -> None:
     """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
-    beside = report.beside_the_pair(session.plan, session.model, session.recipe, evaluated)
-    export.write_pair(place, session.meta, session.merged(session.state.judged()), session.pieces, beside)
+    export.write_pair(place, *_of_pair(session, evaluated))
+
+
+def _of_pair(session: Session, evaluated: Mapping[str, float]) -> tuple[Any, Mapping[str, Any], Any, Mapping[str, str]]:
+    """What a pair is written of."""
+    texts = report.beside_the_pair(session.plan, session.model, session.recipe, evaluated)
+    return session.meta, session.merged(session.state.judged()), session.pieces, texts
 
 
 def take_up_pair(session: Session, place: Path) -> None:
@@ -74,7 +143,7 @@ def prove_frozen(session: Session, folder: RunFolder) -> int:
     Raises:
       UserError: they are not the same.
     """
-    merged = {adapter.variable for adapter in session.model.adapters}
+    merged = _adapted(session)
     untouched = session.pretrained.keys() - session.plan.moving() - merged
     for pair in (folder.model, folder.best):
         if pair.exists():

@@ -12,14 +12,14 @@ from finetune.learning.train import Actions, Clock, NonFinite, loop, strides
 from finetune.results import run_folder
 from finetune.results.checkpoints import write_text
 from finetune.results.report import PICTURE, Report, phase_lines, phase_record, picture
-from finetune.results.run_folder import RunFolder
-from finetune.running import keeping, looking
+from finetune.running import looking
 from finetune.running.frozen_part import fill_both
+from finetune.running.keeping import Keeper
 from finetune.running.session import Session
 from finetune.running.setbacks import go_back
 
 
-def train(session: Session, folder: RunFolder, tell: Report) -> int:
+def train(session: Session, keeper: Keeper, tell: Report) -> int:
     """Trains from `session.start` on; gives the number of the last step, which may be one before `session.stop`.
 
     Raises:
@@ -29,20 +29,23 @@ def train(session: Session, folder: RunFolder, tell: Report) -> int:
     step = session.start
     while True:
         try:
-            step = _train_phase(session, folder, tell, step)
+            step = _train_phase(session, keeper, tell, step)
         except NonFinite as bad:
-            step = go_back(session, folder, tell, bad)
+            keeper.wait()
+            step = go_back(session, keeper.folder, tell, bad)
             continue
         if step == session.stop or monitor.ends(session.state.watch, session.rules):
+            keeper.wait()
             return step
         over, count = session.phase.name, len(session.state.frozen)
         tell.line(f"frozen: {count} variables are bit-identical to what they were when {over} began")
         session.turn(step)
 
 
-def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -> int:
+def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> int:
     """The steps of the phase under way that are still to be made; gives the number of the last one."""
     recipe, plan, phase, standing = session.recipe, session.plan, session.phase, session.standing
+    folder = keeper.folder
     tell.part = phase.name
     if phase.name:
         write_text(folder.path / PICTURE, picture(plan, session.model))
@@ -63,8 +66,8 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
         step,
         Actions(
             log=partial(_log, session, tell),
-            evaluate=partial(evaluate, session, folder, tell),
-            save=partial(save, session, folder, tell),
+            evaluate=partial(evaluate, session, keeper, tell),
+            save=partial(save, session, keeper, tell),
             advance=tell.advance,
         ),
         log_every=recipe.train.log_every_steps,
@@ -73,7 +76,7 @@ def _train_phase(session: Session, folder: RunFolder, tell: Report, step: int) -
     )
 
 
-def evaluate(session: Session, folder: RunFolder, tell: Report, step: int) -> bool:
+def evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
     """Looks at the held-out examples, and concludes from it whether the phase under way, or the run, is over."""
     asked, held_out, phase = session.recipe.eval, session.plan.held_out, session.phase
     if not len(held_out):
@@ -87,8 +90,7 @@ def evaluate(session: Session, folder: RunFolder, tell: Report, step: int) -> bo
     tell.scalars("eval", step, found, "  (best so far)" if is_best else "")
     tell.predictions(step, held_out, evaluations, batches.pictures, always=step in (0, session.stop))
     if is_best and asked.keep_best:
-        keeping.check_sound(session, step)
-        keeping.write_pair(session, folder.best, {"step": step, **found})
+        keeper.keep_best(session, {"step": step, **found})
     session.state.conclude(now)
     if now.falls > before.falls:
         tell.line(f"plateau: from here on at {monitor.share_of_rate(now, session.rules):g} of the learning rate")
@@ -97,10 +99,9 @@ def evaluate(session: Session, folder: RunFolder, tell: Report, step: int) -> bo
     return monitor.ends(now, session.rules) or session.standing.is_over(phase, step)
 
 
-def save(session: Session, folder: RunFolder, tell: Report, step: int) -> None:
-    """Saves what a resumed run goes on from, and says so."""
-    keeping.save(session, folder, step)
-    tell.line(f"saved step {step}")
+def save(session: Session, keeper: Keeper, tell: Report, step: int) -> None:
+    """Saves what a resumed run goes on from, and says so when it is safe."""
+    keeper.save(session, step, partial(tell.line, f"saved step {step}"))
 
 
 def _log(session: Session, tell: Report, step: int, found: Mapping[str, float]) -> None:
