@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from finetune.bits import same_bits
 from finetune.engine.compile import as_function, features_program, reason
 from finetune.errors import UserError, printable, shortlist
 from finetune.graph import Graph, ancestors, changed, control_inputs, data_inputs, to_meta
@@ -110,23 +111,6 @@ def differing(source: Source, values: Mapping[str, Any]) -> list[str]:
     except tf.errors.OpError:  # TensorFlow joins pieces of the commonest types only
         stored = read_values(source, allow_nonfinite=True)
     return [v.name for v in found if not same_bits(np.asarray(values[v.name]), stored[v.name])]
-
-
-def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays are the same to the last bit, NaNs included.
-
-    >>> same_bits(np.float32([np.nan]), np.float32([np.nan])), same_bits(np.float32([0.0]), np.float32([-0.0]))
-    (True, False)
-    """
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    if one.dtype == object:
-        return one.tolist() == other.tolist()
-    return np.array_equal(_bytes(one), _bytes(other))
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _with_features(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from finetune.bits import digest
 from finetune.errors import UserError, shortlist
 from finetune.learning import decay, monitor
 from finetune.learning.averages import SUFFIX, make_averages
@@ -147,16 +147,6 @@ def as_saved(values: Mapping[str, np.ndarray], pieces: Mapping[str, tuple[str, s
     return {name: of_piece(value, pieces.get(name, ("", ""))[1]) for name, value in values.items()}
 
 
-def digest(values: Mapping[str, Any]) -> str:
-    """One hash over the names and the bytes of many tensors."""
-    blake = hashlib.blake2b(digest_size=16)
-    for name in sorted(values):
-        array = np.asarray(values[name])
-        blake.update(f"{name} {array.dtype} {array.shape}".encode())
-        blake.update(np.ascontiguousarray(array).tobytes())
-    return blake.hexdigest()
-
-
 def check_frozen(values: Mapping[str, Any], certificate: str) -> None:
     """Compares frozen variables with the digest of what they were.
 
@@ -164,9 +154,10 @@ def check_frozen(values: Mapping[str, Any], certificate: str) -> None:
       UserError: one of them is no longer what it was.
     """
     if digest(values) != certificate:
-        raise UserError(
-            "numerics",
-            "frozen variables",
-            "are no longer bit-identical to what they started from",
-            "do not use this run; please report it",
-        )
+        raise moved()
+
+
+def moved(names: list[str] | None = None) -> UserError:
+    """What to say where what was frozen has changed."""
+    what = f"{f'({shortlist(names)}) ' if names else ''}are no longer bit-identical to what they started from"
+    return UserError("numerics", "frozen variables", what, "do not use this run; please report it")

@@ -10,7 +10,7 @@ Format: tensor bundle V2, tensorflow/core/util/tensor_bundle.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,10 @@ def save_bundle(prefix: Path, tensors: Mapping[str, Any], pieces: Pieces) -> Non
 
 
 class FrozenShard:
-    """Tensors that are the same in many checkpoints, and where they were written last.
+    """Tensors that are the same in many checkpoints, and where they were written last."""
 
-    `check` is called before they are written, and raises what is wrong with them.
-    """
-
-    def __init__(self, tensors: Mapping[str, Any], check: Callable[[], None] = lambda: None):
-        self._tensors, self._check = tensors, check
+    def __init__(self, tensors: Mapping[str, Any]):
+        self._tensors = tensors
         self._index = b""
         self._data: tuple[Path, tuple[float, ...]] | None = None
 
@@ -47,7 +44,6 @@ class FrozenShard:
         for ending in (".index", _ONLY):
             os.rename(f"{prefix}{ending}", f"{first}{ending}")
         if not self._linked(f"{second}{_ONLY}"):
-            self._check()
             save_bundle(second, self._tensors, {})
             self._index = Path(f"{second}.index").read_bytes()
         Path(f"{second}.index").write_bytes(self._index)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from finetune.learning.state import check_frozen, digest, saved_keys
+from finetune.bits import same_bits
+from finetune.learning.state import check_frozen, moved, saved_keys
 from finetune.learning.train import check_finite
 from finetune.plan import Plan
 from finetune.results import checkpoints, export, report
@@ -89,8 +90,7 @@ class Keeper:
         """What is frozen now, which stays the same as long as a phase lasts."""
         frozen, certificate = session.state.frozen, session.standing.frozen
         if self._frozen[0] != certificate:
-            check = partial(check_frozen, frozen, certificate)
-            shard = FrozenShard({name: frozen[name] for name in sorted(names)}, check) if names else None
+            shard = FrozenShard({name: frozen[name] for name in sorted(names)}) if names else None
             self._frozen = certificate, shard
         return self._frozen[1]
 
@@ -143,17 +143,19 @@ def prove_frozen(session: Session, folder: RunFolder) -> int:
     Raises:
       UserError: they are not the same.
     """
-    merged = _adapted(session)
-    untouched = session.pretrained.keys() - session.plan.moving() - merged
+    pretrained, frozen, pieces = session.pretrained, session.state.frozen, session.pieces
+    never = pretrained.keys() - session.plan.moving()
+    untouched = never - _adapted(session)
+    _compare({name: np.asarray(frozen[name]) for name in never & frozen.keys()}, pretrained)
     for pair in (folder.model, folder.best):
         if pair.exists():
-            _compare(pair, {name: session.pretrained[name] for name in untouched}, session.pieces)
-    frozen = session.state.frozen
-    check_frozen(frozen, session.standing.frozen)
-    if since := frozen.keys() - merged - untouched:  # what an earlier phase has changed, and the last one has not
-        _compare(folder.model, {name: frozen[name] for name in since}, session.pieces)
+            _compare(export.read_back(pair, untouched, pieces), pretrained)
+    if since := frozen.keys() - never:  # what an earlier phase has changed, and the last one has not
+        check_frozen(frozen, session.standing.frozen)
+        _compare(export.read_back(folder.model, since, pieces), {name: np.asarray(frozen[name]) for name in since})
     return len(untouched & session.plan.source.start.keys.keys())  # the others have nothing to be identical to
 
 
-def _compare(pair: Path, values: Mapping[str, Any], pieces: Mapping[str, tuple[str, str]]) -> None:
-    check_frozen(export.read_back(pair, values.keys(), pieces), digest(values))
+def _compare(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    if changed := [name for name, value in found.items() if not same_bits(value, expected[name])]:
+        raise moved(changed)

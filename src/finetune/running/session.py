@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune.augmenting.augment_keys import settle
 from finetune.augmenting.mixing import Mixing, make_mixing
+from finetune.bits import digest
 from finetune.engine import lora
 from finetune.engine.graft import OLD, Model, check_gradients, graft, pair_graph, regraft
 from finetune.engine.heads import initial_values
@@ -26,7 +27,7 @@ from finetune.learning.course import Phase, Standing, naming, standing_in
 from finetune.learning.distill import with_old_logits
 from finetune.learning.l2_sp import anchors, penalised
 from finetune.learning.optimizers import make
-from finetune.learning.state import State, as_saved, check_frozen, digest, make_state
+from finetune.learning.state import State, as_saved, check_frozen, make_state
 from finetune.learning.strides import make_stride, one_by_one
 from finetune.learning.train import Step, Stride, make_step
 from finetune.plan import Plan
@@ -37,6 +38,7 @@ from finetune.running.frozen_part import Decision, FrozenPart, decide
 Values = Mapping[str, Any]
 
 MOST_STEPS, MOST_BYTES = 100, 64_000_000  # of one call, so that a run answers, and its rows are in memory twice
+MOST_PROBED = 1_000_000  # bytes
 
 
 @dataclass
@@ -103,8 +105,10 @@ class Session:
         state.restore(values, begins)
         if begins:
             state.conclude(monitor.anew(state.watch))
-        frozen = self.standing.frozen if self.standing.frozen and not begins else digest(state.frozen)
-        check_frozen(state.frozen, frozen)
+        if begins or not self.standing.frozen:
+            frozen = digest(state.frozen)
+        else:
+            check_frozen(state.frozen, frozen := self.standing.frozen)
         self.state, self.standing = state, replace(self.standing, frozen=frozen)
         self.close()
         if self.decision.part is not None:
@@ -187,9 +191,13 @@ class Session:
         return self.plan.training if kept is None else kept
 
     def first_inputs(self) -> Values:
-        """The inputs of a first batch."""
-        training = self.plan.training
-        return batches.first_inputs(training, self._loader(training), self.plan.source.probe_size)
+        """The inputs of a first batch: fewer examples where each is large, for it takes as long to compute them."""
+        training, source = self.plan.training, self.plan.source
+        inputs = batches.first_inputs(training, self._loader(training), source.probe_size)
+        if (source.fixed or source).batch_size is not None:
+            return inputs
+        each = max(1, sum(tensor.numpy().nbytes for tensor in inputs.values()) // source.probe_size)
+        return {name: tensor[: max(2, MOST_PROBED // each)] for name, tensor in inputs.items()}
 
     def seen_in_training(self) -> np.ndarray:
         """The images of the first batch as augmentation leaves them; none where nothing is varied."""

@@ -8,6 +8,7 @@ from functools import partial
 from finetune.examples import batches
 from finetune.judging.evaluate import metrics
 from finetune.learning import monitor
+from finetune.learning.state import check_frozen
 from finetune.learning.train import Actions, Clock, NonFinite, loop, strides
 from finetune.results import run_folder
 from finetune.results.checkpoints import write_text
@@ -38,6 +39,7 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
             keeper.wait()
             return step
         over, count = session.phase.name, len(session.state.frozen)
+        check_frozen(session.state.frozen, session.standing.frozen)
         tell.line(f"frozen: {count} variables are bit-identical to what they were when {over} began")
         session.turn(step)
 

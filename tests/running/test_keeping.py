@@ -1,0 +1,90 @@
+"""What a run keeps is written beside the training, and is what there was when it was asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune.compose import compose
+from finetune.errors import UserError
+from finetune.results import checkpoints, export
+from tests.running.test_training import ALL, HEAD, WORDS, everything, start
+
+ALL_OF_IT = [*WORDS, f"phases=[{HEAD},{ALL}]", "stop_gradient=false", "train.ema=0.5", "eval.keep_best=true"]
+
+
+def slow(real: Callable[..., Any]) -> Callable[..., Any]:
+    def wait(*words: Any) -> Any:
+        time.sleep(0.2)
+        return real(*words)
+
+    return wait
+
+
+def test_what_is_written_late_is_what_there_was(tmp_path, monkeypatch):
+    composed = compose(ALL_OF_IT)
+    assert start(composed, tmp_path / "quick") == 0
+    monkeypatch.setattr(checkpoints, "save", slow(checkpoints.save))
+    monkeypatch.setattr(export, "write_pair", slow(export.write_pair))
+    assert start(composed, tmp_path / "slow") == 0
+    quick, late = everything(tmp_path / "quick"), everything(tmp_path / "slow")
+    assert {"checkpoints/model-1.index", "checkpoints/model-7.index", "best/model.index"} <= quick.keys()
+    assert quick == late
+
+
+def test_a_step_is_said_to_be_saved_when_it_is(tmp_path, monkeypatch, capsys):
+    said: list[bool] = []
+
+    def first(real: Callable[..., Any]) -> Callable[..., Any]:
+        def save(folder: Any, name: str, *words: Any) -> Any:
+            said.append(f"saved step {name.rpartition('-')[2]}\n" in capsys.readouterr().out)
+            return real(folder, name, *words)
+
+        return save
+
+    monkeypatch.setattr(checkpoints, "save", first(checkpoints.save))
+    assert start(compose(WORDS), tmp_path / "run") == 0
+    assert said == [False] * 7
+    assert (tmp_path / "run" / "train.log").read_text().count("saved step") == 7
+
+
+def test_a_disk_that_is_full_ends_the_run_and_what_was_saved_stays(tmp_path, monkeypatch):
+    def full(folder: Any, name: str, *words: Any) -> Any:
+        if name == "model-3":
+            raise UserError("storage", str(folder / name), "cannot be written: No space left on device", "free some")
+        return real(folder, name, *words)
+
+    real = checkpoints.save
+    composed = compose(ALL_OF_IT)
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(UserError, match="model-3: cannot be written: No space left on device"):
+        start(composed, tmp_path / "run")
+    monkeypatch.setattr(checkpoints, "save", real)
+    kept = [step for step, _ in checkpoints.candidates(tmp_path / "run" / "checkpoints", "model")]
+    assert kept == [2, 1]
+    assert "saved step 3" not in (tmp_path / "run" / "train.log").read_text()
+    assert start(composed, tmp_path / "run") == 0
+    assert start(composed, tmp_path / "whole") == 0
+    assert everything(tmp_path / "run") == everything(tmp_path / "whole")
+
+
+def test_what_no_phase_changes_is_the_sources_and_not_read_again(tmp_path, monkeypatch):
+    composed = compose([*WORDS, "train.steps=2"])
+    assert start(composed, tmp_path / "run") == 0
+    read: list[Any] = []
+    real = checkpoints.load_newest
+
+    def load(*words: Any) -> Any:
+        found = real(*words)
+        read.append(found and found.values)
+        return found
+
+    monkeypatch.setattr(checkpoints, "load_newest", load)
+    assert start(compose([*WORDS, "train.steps=4"]), tmp_path / "run") == 0
+    assert {n for n in read[0] if not n.startswith(("optimizer/", "monitor/"))} >= {"head/kernel", "head/bias"}
+    assert not {n for n in read[0] if n.startswith(("conv1", "fc6", "fc7"))}
+    assert np.isfinite(read[0]["head/kernel"]).all()
