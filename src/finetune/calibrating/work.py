@@ -102,10 +102,13 @@ def least_operations(graph: Graph, inputs: Mapping[str, Shape | None], variables
       variables: name -> shape.
     """
     shapes: dict[str, Shape | None] = {node_of(tensor): shape for tensor, shape in inputs.items()}
-    count = 0
+    count, behind = 0, dict[str, Shape | None](variables)
     for name in _in_order(graph):
         node, refs = graph.nodes[name], [node_of(ref) for ref in data_inputs(graph.nodes[name])]
-        weights = [found for ref in refs if (found := _weights(graph, ref, variables)) is not None]
+        # Of a variable behind a chain of ops that read nothing else.
+        weights = [found for ref in refs if (found := behind.get(ref)) is not None]
+        if name not in behind and len(refs) == 1 and node.op != "NextIteration":
+            behind[name] = behind.get(refs[0])
         if name not in shapes:
             shapes[name] = _shape(graph, node, refs, shapes, weights)
         if node.op in _PRODUCTS and weights:
@@ -129,16 +132,6 @@ def _in_order(graph: Graph) -> Iterator[str]:
                 node = graph.nodes[name]
                 stack.append((name, True))
                 stack += [] if node.op == "NextIteration" else [(node_of(ref), False) for ref in data_inputs(node)]
-
-
-def _weights(graph: Graph, name: str, variables: Mapping[str, Shape]) -> Shape | None:
-    """The shape of the variable behind a chain of ops that read nothing else."""
-    while name not in variables:
-        refs = data_inputs(graph.nodes[name]) if name in graph.nodes else []
-        if len(refs) != 1 or graph.nodes[name].op == "NextIteration":
-            return None
-        name = node_of(refs[0])
-    return variables[name]
 
 
 def _channels_first(node: object) -> bool:
