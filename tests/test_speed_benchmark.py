@@ -34,6 +34,7 @@ RESULTS = {
         "finetune frozen": [{"first": 7.0, "later": 0.005, "whole": 20.0, "memory": 3e9}],
         "finetune prefix": [{"first": 10.0, "later": 7.0, "memory": 3e9}],
         "finetune full": [{"steps": [4.0, 4.0, 6.0], "memory": 2e9}],
+        "once": [{"import": 5.0, "ready": 9.0, "refused": 0.3, "saving": 2.05, "resumed": {"100": 9.0, "100000": 9.1}}],
     },
 }
 

@@ -28,8 +28,10 @@ from typing import Any
 from benchmarks.machine import machine
 from benchmarks.speed import ours
 from benchmarks.speed.contenders import BATCH
+from benchmarks.speed.once import once
 from benchmarks.speed.table import RESULTS, table
 from benchmarks.speed.workload import SMALL, Net
+from benchmarks.watched import at, trained
 
 MANY = 400  # epochs of ours, where one takes milliseconds
 JOB = 20  # epochs of the whole job
@@ -62,6 +64,8 @@ def main() -> None:
                 print(repeat, name, what, found["epochs"], flush=True)
             times.setdefault(f"finetune {what}", []).append(MEASURED[what](args.folder, args.images, args.words))
             print(repeat, "finetune", what, times[f"finetune {what}"][-1], flush=True)
+        times.setdefault("once", []).append(once(args.folder, args.words))
+        print(repeat, "once", times["once"][-1], flush=True)
         if not repeat:  # one after the other, for it takes long and is far from the others
             times["hub frozen"] = [peer(args.folder, "hub", "frozen", args.small, epochs=JOB)]
         measured = {**about, **dated, "words": args.words, "times": times}
@@ -95,14 +99,14 @@ def frozen(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
     """The first epoch (all that is kept is computed), the later ones, and a whole job."""
     shutil.rmtree(folder / "cache", ignore_errors=True)
     job = _run(folder, "frozen", [f"train.epochs={JOB}", *words])
-    filled = ours.at(job["lines"], "rows to train on are computed") - ours.at(job["lines"], r"cache: \S+ is computed")
+    filled = at(job["lines"], "rows to train on are computed") - at(job["lines"], r"cache: \S+ is computed")
     per_epoch = -(-images // BATCH)
     every = per_epoch * MANY // 4
     many = _run(folder, "frozen", [f"train.epochs={MANY}", f"train.log_every_steps={every}", *words])
-    (first, began), *_, (last, ended) = ours.trained(many["lines"])
+    (first, began), *_, (last, ended) = trained(many["lines"])
     later = (ended - began) / (last - first) * per_epoch
     found = {"first": filled + later, "later": later, "whole": job["whole"], "memory": job["memory"]}
-    return {**found, "ready": ours.at(job["lines"], "cache: ")}
+    return {**found, "ready": at(job["lines"], "cache: ")}
 
 
 def prefix(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
@@ -111,10 +115,10 @@ def prefix(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
     per_epoch = -(-images // BATCH)
     every = [f"train.log_every_steps={per_epoch}", f"train.epochs={3 * images / (per_epoch * BATCH):g}"]
     done = _run(folder, "prefix", [*every, *words])
-    filled = ours.at(done["lines"], "rows to train on are computed")
-    ends = [when for _, when in ours.trained(done["lines"])]
+    filled = at(done["lines"], "rows to train on are computed")
+    ends = [when for _, when in trained(done["lines"])]
     later = [after - before for before, after in pairwise(ends)]
-    opened = ours.at(done["lines"], r"cache: \S+ is computed")
+    opened = at(done["lines"], r"cache: \S+ is computed")
     return {"first": filled - opened + median(later), "later": median(later), "memory": done["memory"]}
 
 
@@ -123,7 +127,7 @@ def full(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
     steps = -(-images // BATCH)
     only = ["train.epochs=null", f"train.steps={steps}", "train.log_every_steps=1", "cache.mode=off"]
     done = _run(folder, "full", [*only, *words])
-    ends = [when for _, when in ours.trained(done["lines"])]
+    ends = [when for _, when in trained(done["lines"])]
     taken = [after - before for before, after in pairwise(ends)]
     return {"steps": taken, "memory": done["memory"]}
 

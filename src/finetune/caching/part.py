@@ -65,8 +65,9 @@ def find_parts(variants: Variants, rows: Mapping[str, Shape], batch_size: int | 
     batch = batch_size or _ANY
     live = {*variants.moving(), *(adapter.variable for adapter in variants.adapters)}
     try:
-        judged, shapes, _ = _known(variants.evaluation, rows, batch, live)
         found, shapes, dtypes = _known(variants.training, rows, batch, live)
+        is_one = variants.training.graph.nodes == variants.evaluation.graph.nodes
+        judged = found if is_one else _known(variants.evaluation, rows, batch, live)[0]
     except UserError as error:  # it does not take any number of examples
         return iter(()), error.todo
     both = {f"{name}:0" for name, known in judged.items() if known.is_kept and found.get(name) == known}

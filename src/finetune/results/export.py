@@ -83,7 +83,7 @@ def make_pair_graph(
                 logits = graft.apply(graft.flatten(features[at]), head)
                 graft.loss.activation(logits, name=graft.loss.output)
         saver = tf.compat.v1.train.Saver(tf.compat.v1.global_variables(), max_to_keep=5)
-        # Of a graph TensorFlow would take the nodes one by one, and for each make a list of all: the square of the time.
+        # Of a graph TensorFlow takes the nodes one by one, and lists all of them for each: the square of the time.
         nodes = plain.as_graph_def(add_shapes=True)
         exported = tf.compat.v1.train.export_meta_graph(
             graph=plain, graph_def=nodes, saver_def=saver.as_saver_def(), clear_devices=True, strip_default_attrs=True

@@ -68,7 +68,7 @@ def cut(graph: Graph, outputs: Iterable[str], inputs: Iterable[str] = ()) -> Gra
                 raise UserError("source", reader, f"reads '{ref}', which is no tensor name", _DAMAGED)
             name = node_of(ref)
             # Another output of the same node may be needed and not be an input.
-            stops_here = name in stopping if is_control(ref) else tensor_name(ref) in stops
+            stops_here = name in stopping and (is_control(ref) or tensor_name(ref) in stops)
             if name in kept and (stops_here or name not in bare):
                 continue
             node = graph.nodes.get(name)
@@ -101,6 +101,8 @@ def _without_inputs(node: Any) -> Any:
 
 
 def _without_order(graph: Graph, node: Any, behind: Container[str]) -> Any:
+    if not any(map(is_control, node.input)):
+        return node
     refs = [r for r in node.input if not is_control(r) or _is_pivot(graph, node_of(r))]
     if not refs and node.input and (pivot := _pivot_behind(graph, node.input, behind)):
         refs = [f"^{pivot}"]
