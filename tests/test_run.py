@@ -112,7 +112,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(whole: Path, 
     finetune(*SHORT, "run.dir=run", cwd=tmp_path)
     record = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps({**record, "status": "running"}))
-    data = tmp_path / "run/checkpoints/model-12.data-00000-of-00001"
+    data = tmp_path / "run/checkpoints/model-12.data-00000-of-00002"
     data.write_bytes(data.read_bytes()[:-100])
     result = finetune(*SHORT, "run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
