@@ -73,6 +73,18 @@ def test_it_is_measured_once_and_remembered(asked: list[Setting]):
     assert len(asked) == 4
 
 
+def test_what_another_run_measured_meanwhile_is_taken(asked: list[Setting], monkeypatch: pytest.MonkeyPatch):
+    first, recall, recalled = chosen(ALL), calibration.recall, []
+
+    def late(*words: Any) -> Any:
+        recalled.append(words)
+        return recall(*words) if len(recalled) > 1 else (None, "")
+
+    monkeypatch.setattr(calibration, "recall", late)
+    assert chosen(ALL).setting == first.setting
+    assert (len(recalled), len(asked)) == (2, 4)
+
+
 @pytest.mark.parametrize(
     "word", ["train.batch_size=16", "stop_gradient=[conv3]", "train.precision=mixed_bfloat16", "cut=fc6"]
 )

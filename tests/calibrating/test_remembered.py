@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
-from finetune.calibrating.remembered import MOST, key_of, recall, remember
+from finetune.calibrating.remembered import MOST, alone, key_of, recall, remember
 from finetune.calibrating.setting import Choice, Setting
 
 CHOICE = Choice(Setting(onednn=True), ("engine: oneDNN on, as measured", "engine: more"))
@@ -18,6 +19,33 @@ def test_what_is_remembered_comes_back_under_its_key_only(tmp_path: Path):
     assert recall(path, "a") == (CHOICE, "")
     assert recall(path, "b") == (None, "")
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_one_measures_at_a_time(tmp_path: Path):
+    path, told = tmp_path / "cache" / "engines.json", []
+    entered, let = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with alone(path, lambda: told.append("first waits")):
+            entered.set()
+            let.wait(10)
+            remember(path, "a", CHOICE)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    with alone(path, lambda: (told.append("second waits"), let.set())[0]):
+        assert recall(path, "a") == (CHOICE, "")
+    thread.join(10)
+    assert told == ["second waits"]
+
+
+def test_where_there_can_be_no_lock_nobody_waits(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    entered = []
+    with alone(tmp_path / "file" / "engines.json", lambda: None):
+        entered.append(1)
+    assert entered == [1]
 
 
 def test_a_damaged_file_is_passed_over_with_a_word_and_replaced(tmp_path: Path):

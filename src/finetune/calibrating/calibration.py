@@ -16,7 +16,7 @@ from typing import Any
 from finetune.calibrating.contest import SHARE, Ready, contest
 from finetune.calibrating.machine import Machine, this_machine
 from finetune.calibrating.process import Process
-from finetune.calibrating.remembered import file, key_of, recall, remember
+from finetune.calibrating.remembered import alone, file, key_of, recall, remember
 from finetune.calibrating.setting import ONEDNN, THREADS, Choice, Setting, as_given, from_record
 from finetune.calibrating.work import job, least_operations, least_seconds
 from finetune.errors import printable
@@ -53,17 +53,25 @@ def choose(recipe: Recipe, plan: Plan, recipe_yaml: str, record: Mapping[str, An
     known, wrong = recall(place, key)
     said = (wrong,) * bool(wrong)
     if known is not None:
-        return replace(known, said=(*(f"{line} (remembered)" for line in known.said[:1]), *known.said[1:]))
+        return _as_remembered(known)
     if not pays:
         return Choice(given, (*said, short))
-    print(printable(f"engine: measuring what is faster on {machine.processor}, for at most {SHARE:.0%} of the run"))
-    with tempfile.TemporaryDirectory() as folder:
-        asked = Path(folder) / "recipe.yaml"
-        asked.write_text(recipe_yaml, encoding="utf-8")
-        enter = partial(Process, words=[f"recipe={asked}"])
-        choice = contest(enter, given, partial(_changes, _open(recipe, plan, machine), machine))
-    wrong = remember(place, key, choice)
+    with alone(place, lambda: print("engine: another run is measuring; waiting for it", flush=True)):
+        known, _ = recall(place, key)  # it may have been the same job, of a sweep
+        if known is not None:
+            return _as_remembered(known)
+        print(printable(f"engine: measuring what is faster on {machine.processor}, for at most {SHARE:.0%} of the run"))
+        with tempfile.TemporaryDirectory() as folder:
+            asked = Path(folder) / "recipe.yaml"
+            asked.write_text(recipe_yaml, encoding="utf-8")
+            enter = partial(Process, words=[f"recipe={asked}"])
+            choice = contest(enter, given, partial(_changes, _open(recipe, plan, machine), machine))
+        wrong = remember(place, key, choice)
     return replace(choice, said=(*said, *choice.said, *(wrong,) * bool(wrong)))
+
+
+def _as_remembered(known: Choice) -> Choice:
+    return replace(known, said=(*(f"{line} (remembered)" for line in known.said[:1]), *known.said[1:]))
 
 
 def _open(recipe: Recipe, plan: Plan, machine: Machine) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from finetune.calibrating.setting import Choice, from_record
 from finetune.errors import UserError
 from finetune.results.checkpoints import write_text
 
-FILE = "engines.json"
+FILE, LOCK = "engines.json", "engines.lock"
 MOST = 200  # entries; the oldest go first
 
 
@@ -55,6 +57,24 @@ def remember(path: Path, key: str, choice: Choice) -> str:
     except (OSError, UserError) as error:
         return f"engine: not remembered: {error}"
     return ""
+
+
+@contextmanager
+def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Measures while no other process of this user does, for both would be slower; calls `waiting` if one does.
+
+    The lock ends with the process that has it. Where there can be none, nobody waits.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(path.with_name(LOCK).open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _entries(path: Path) -> dict[str, Any]:
