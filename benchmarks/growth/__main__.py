@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.growth.table import RESULTS, table
 from benchmarks.machine import machine
-from benchmarks.watched import trained, watched
+from benchmarks.watched import Watched, trained, watched
 
 RECIPE = """
 source: {path: X}
@@ -49,22 +49,22 @@ class Axis:
     measured: str
     make: Callable[[int], dict[str, str]]
     words: Callable[[int], list[str]]
-    seconds: Callable[[dict[str, Any]], float]
+    seconds: Callable[[Watched], float]
 
 
-def ready(run: dict[str, Any]) -> float:
+def ready(run: Watched) -> float:
     """From the start of the process until the first step is logged."""
-    return trained(run["lines"])[0][1]
+    return trained(run)[0][1]
 
 
-def whole(run: dict[str, Any]) -> float:
+def whole(run: Watched) -> float:
     """The whole process."""
-    return run["whole"]
+    return run.whole
 
 
-def each_step(run: dict[str, Any]) -> float:
+def each_step(run: Watched) -> float:
     """A step, where each is logged."""
-    ends = [when for _, when in trained(run["lines"])][1:]
+    ends = [when for _, when in trained(run)][1:]
     return median(after - before for before, after in pairwise(ends))
 
 
@@ -158,7 +158,7 @@ def _point(folder: Path, axis: Axis, size: int, repeats: int) -> dict[str, Any]:
             shutil.rmtree(folder / left, ignore_errors=True)
         command = [sys.executable, "-m", "finetune", f"recipe={recipe}", f"cache.dir={folder / 'cache'}", *words]
         run = watched(command, {"XDG_CACHE_HOME": str(folder.resolve())})
-        runs.append({"seconds": axis.seconds(run), "memory": run["memory"]})
+        runs.append({"seconds": axis.seconds(run), "memory": run.memory})
         print(f"{size:,}", runs[-1], flush=True)
     shutil.rmtree(folder / "run")
     return {"size": size, "runs": runs}

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pairs import write_pair
+
 WIDTH = 8  # of a row of numbers
 CLASSES = 2
 
@@ -22,7 +24,7 @@ def layers(folder: Path, count: int, width: int) -> None:
             h = tf.nn.tanh(h @ variable(f"layer{number}/weights", [h.shape[-1], width]))
         tf.identity(h, "out")
 
-    _written(folder, build)
+    write_pair(folder, build)
 
 
 def convolutions(folder: Path, count: int = 6, width: int = 16) -> None:
@@ -35,7 +37,7 @@ def convolutions(folder: Path, count: int = 6, width: int = 16) -> None:
             h = tf.nn.relu(tf.nn.conv2d(h, variable(f"conv{number}/weights", [3, 3, h.shape[-1], width]), 1, "SAME"))
         tf.reduce_mean(h, [1, 2], name="out")
 
-    _written(folder, build)
+    write_pair(folder, build)
 
 
 def chain(folder: Path, nodes: int) -> None:
@@ -54,34 +56,7 @@ def chain(folder: Path, nodes: int) -> None:
             last = node.name
         meta.graph_def.node.add(name="out", op="Identity", input=[last]).attr["T"].type = 1
 
-    _written(folder, build, lengthen)
-
-
-def _written(
-    folder: Path, build: Callable[[Callable[..., Any]], None], change: Callable[[Any], None] = lambda meta: None
-) -> None:
-    import tensorflow as tf
-
-    tf1 = tf.compat.v1
-    draw = np.random.default_rng(0)
-    with tf.Graph().as_default(), tf1.Session() as session:
-        values: dict[Any, np.ndarray] = {}
-
-        def variable(name: str, shape: Any) -> Any:
-            made = tf1.get_variable(name, shape, use_resource=False, initializer=tf1.zeros_initializer())
-            scale = (1 / np.prod([int(n) for n in shape[:-1]])) ** 0.5
-            values[made] = draw.normal(0.0, scale, [int(n) for n in shape]).astype(np.float32)
-            return made
-
-        build(variable)
-        for made, value in values.items():
-            made.load(value, session)
-        saver = tf1.train.Saver()
-        folder.mkdir(parents=True)
-        saver.save(session, str(folder / "model"), write_meta_graph=False)
-        meta = tf1.train.export_meta_graph(saver_def=saver.as_saver_def())
-        change(meta)
-        (folder / "model.meta").write_bytes(meta.SerializeToString())
+    write_pair(folder, build, lengthen)
 
 
 def rows(folder: Path, count: int) -> None:

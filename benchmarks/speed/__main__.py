@@ -1,11 +1,11 @@
-"""How fast ours is beside others: the same weights, images, batch size and threads, side by side in one run.
+"""How fast ours is beside others: the same weights, examples, batch size and threads, in turns.
 
     python -m benchmarks.speed FOLDER && python -m benchmarks.speed.table
 
-The first makes its work in FOLDER (some 4 GB), takes every time in turns (all of them once, then again) and writes
-them into benchmarks/results/speed.json; the second writes the medians and ratios into docs/benchmarks.md. It wants a
-machine with nothing else to do. With --small and --repeats 1 it takes two minutes, to see that everything runs. PyTorch
-takes part if it is installed.
+The first makes its work in FOLDER (some 2 GB) and writes every time into benchmarks/results/speed.json; the second writes
+ratios into docs/benchmarks.md. All that are compared are started, and all but one are stopped: each computes a part, an
+epoch or a step, and then the next one, so that what else the machine does befalls all alike. With --small and
+--repeats 1 it takes some minutes, to see that everything runs. PyTorch takes part if it is installed.
 """
 
 from __future__ import annotations
@@ -15,134 +15,153 @@ import datetime
 import importlib.metadata
 import importlib.util
 import json
-import os
+import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.machine import machine
-from benchmarks.speed import ours
-from benchmarks.speed.contenders import BATCH
 from benchmarks.speed.once import once
-from benchmarks.speed.table import RESULTS, table
-from benchmarks.speed.workload import SMALL, Net
-from benchmarks.watched import at, trained
+from benchmarks.speed.ours import ours
+from benchmarks.speed.table import JOB, RESULTS, table
+from benchmarks.speed.workload import EXAMPLES, NETS, SMALL, Net
+from benchmarks.watched import NEVER, Watched, at, in_turns, trained, watched
 
-MANY = 400  # epochs of ours, where one takes milliseconds
-JOB = 20  # epochs of the whole job
+PART = r"^(ready|epoch|step)\b|cache: .* computed|train \| step"
+MANY = 100  # epochs of ours in a part, where they are of a head alone
+LATER = 4  # parts that are measured
+DECODED = "decoded"  # ours with images that are decoded already
+# What is compared, and in which company: so many as the memory holds. Ours is in each.
+COMPARED: Sequence[tuple[str, Sequence[str]]] = (
+    ("frozen", ("tutorial", "keras", "by_hand", "pytorch", "hub")),
+    ("prefix", ("keras", "by_hand", "pytorch")),
+    ("full", ("by_hand", "keras")),
+    ("full", ("pytorch", DECODED)),
+)
+OTHERS = ("tutorial", "keras", "by_hand", "pytorch")
+LIMITS = [sys.executable, "-m", "benchmarks.speed.limits"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A net, the folder with its pair and examples, and how many they are."""
+
+    name: str
+    folder: Path
+    net: Net
+    examples: int
+    small: bool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Compare speed with others.")
-    parser.add_argument("folder", type=Path, help="where the pair, the images and the runs go")
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("folder", type=Path, help="where pairs, examples and runs go")
+    parser.add_argument("--images", type=int, default=64, help="of VGG-16")
+    parser.add_argument("--job-images", type=int, default=1200, help=f"of a job of {JOB} epochs")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", action="append", metavar="vgg16, demo, norms, lstm, job or once", help="the others stay as they were")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides, for ours")
-    args = parser.parse_intermixed_args()
-    net = SMALL if args.small else Net()
-    # By a process of its own, for what it leaves in memory is not ours.
-    subprocess.run([sys.executable, "-c", _making(args.folder, net, args.images)], check=True)
-    peers = ["tutorial", "keras", "by_hand"] + ["pytorch"] * bool(importlib.util.find_spec("torch"))
+    args = parser.parse_args()
+    nets = SMALL if args.small else NETS
     named = ("finetune", "tensorflow", "keras", "torch")
     versions = {name: importlib.metadata.version(name) for name in named if importlib.util.find_spec(name)}
-    about = {"images": args.images, "batch": BATCH, "small": args.small, "operations": net.operations()}
+    counts = {"images": args.images, "job_images": args.job_images}
+    about = {**counts, "small": args.small, "operations": nets["vgg16"].operations(), "batch": nets["vgg16"].batch}
     dated = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
-    times: dict[str, list[Any]] = {}
-    for repeat in range(args.repeats):
-        times.setdefault("limits", []).append(_limits(args.folder))
-        for what in ("frozen", "prefix", "full"):
-            for name in peers if what != "prefix" else ["keras"]:
-                found = peer(args.folder, name, what, args.small, epochs=1 if what == "full" and not args.small else 2)
-                times.setdefault(f"{name} {what}", []).append(found)
-                print(repeat, name, what, found["epochs"], flush=True)
-            times.setdefault(f"finetune {what}", []).append(MEASURED[what](args.folder, args.images, args.words))
-            print(repeat, "finetune", what, times[f"finetune {what}"][-1], flush=True)
-        times.setdefault("once", []).append(once(args.folder, args.words))
-        print(repeat, "once", times["once"][-1], flush=True)
-        if not repeat:  # one after the other, for it takes long and is far from the others
-            times["hub frozen"] = [peer(args.folder, "hub", "frozen", args.small, epochs=JOB)]
-        measured = {**about, **dated, "words": args.words, "times": times}
-        args.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    times = json.loads(args.out.read_text(encoding="utf-8"))["times"] if args.only and args.out.exists() else {}
+    wanted = args.only or [*nets, "job", "once"]
+    times = {name: found for name, found in times.items() if name.split()[0] not in wanted}
+    given = args.folder, args.small, args.images, args.job_images, args.repeats, wanted
+    for name, found in _measured(*given):
+        print(name, json.dumps(found), flush=True)
+        times.setdefault(name, []).append(found)
+        args.out.write_text(json.dumps({**about, **dated, "times": times}, indent=1) + "\n", encoding="utf-8")
     print(table(json.loads(args.out.read_text(encoding="utf-8"))))
 
 
-def _making(folder: Path, net: Net, images: int) -> str:
-    words = f"Net({net.convolutions!r}, {net.dense}, {net.side}), {images}"
-    return f"from pathlib import Path; from benchmarks.speed.workload import *; make(Path({str(folder)!r}), {words})"
+def _measured(
+    folder: Path, small: bool, images: int, job_images: int, repeats: int, wanted: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was measured, by its name."""
+    nets = SMALL if small else NETS
+    works = {n: Work(n, folder / n, net, images if net.jpeg else EXAMPLES, small) for n, net in nets.items()}
+    for work in works.values():
+        make(work)
+    vgg = works["vgg16"]
+    if {"vgg16", "job"} & set(wanted):
+        learn_engine(vgg)
+    for repeat in range(repeats):
+        for name in (name for name in works if name in wanted):
+            if name == "vgg16":
+                yield "limits", json.loads(watched([*LIMITS, str(vgg.folder)], {}).lines[-1][1])
+            for what, peers in COMPARED if name == "vgg16" else (("frozen", OTHERS), ("full", OTHERS)):
+                there = [peer for peer in peers if peer != "pytorch" or importlib.util.find_spec("torch")]
+                # What is far from all others is measured once.
+                yield f"{name} {what}", side_by_side(works[name], what, [p for p in there if not (p == "hub" and repeat)])
+        if "once" in wanted:
+            yield "once", once(folder / "once", vgg.folder, vgg.net)
+    if "job" in wanted:
+        yield "job", job(vgg, job_images)
 
 
-def _limits(folder: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.limits", str(folder)], check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def make(work: Work) -> None:
+    """Makes the pair and the examples, in a process of its own, for what that leaves in memory is not ours."""
+    words = [str(work.folder), work.name, str(work.examples), *["--small"] * work.small]
+    watched([sys.executable, "-m", "benchmarks.speed.workload", *words], {})
 
 
-def peer(folder: Path, name: str, what: str, small: bool, epochs: int) -> dict[str, Any]:
-    """The times of one of the others, in a process of its own."""
-    words = [name, str(folder), "--what", what, "--epochs", str(epochs), *["--small"] * small]
-    command = [sys.executable, "-m", "benchmarks.speed.contenders", *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name} {what}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def learn_engine(vgg: Work) -> None:
+    """Lets a long job find its engine, which is remembered: the jobs that are measured are too short to look for one."""
+    with ours(vgg.folder, vgg.net, "frozen", ["cache.mode=off"]) as long:
+        long.turn(r"train \| step")
 
 
-def frozen(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
-    """The first epoch (all that is kept is computed), the later ones, and a whole job."""
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    job = _run(folder, "frozen", [f"train.epochs={JOB}", *words])
-    filled = at(job["lines"], "rows to train on are computed") - at(job["lines"], r"cache: \S+ is computed")
-    per_epoch = -(-images // BATCH)
-    every = per_epoch * MANY // 4
-    many = _run(folder, "frozen", [f"train.epochs={MANY}", f"train.log_every_steps={every}", *words])
-    (first, began), *_, (last, ended) = trained(many["lines"])
-    later = (ended - began) / (last - first) * per_epoch
-    found = {"first": filled + later, "later": later, "whole": job["whole"], "memory": job["memory"]}
-    return {**found, "ready": at(job["lines"], "cache: ")}
+def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
+    """Who -> the seconds until it was `ready`, of the `first` epoch, and of each `later` epoch or step; and its memory."""
+    shutil.rmtree(work.folder / "cache", ignore_errors=True)
+    epoch = -(-work.examples // work.net.batch)
+    unit = 1 if what == "full" and work.net.jpeg else epoch  # steps that are told at once, and whose time is given
+    part = [f"train.log_every_steps={unit * MANY if what == 'frozen' else unit}"]
+    each = {"finetune": ours(work.folder, work.net, what, part)}
+    for peer in peers:
+        words = [peer, str(work.folder), work.name, "--what", what, *["--small"] * work.small]
+        command = [sys.executable, "-m", "benchmarks.speed.contenders", *words]
+        each[peer] = ours(work.folder, work.net, what, part, decoded=True) if peer == DECODED else Watched(command)
+    in_turns(list(each.values()), PART, 3 + LATER)
+    of_ours = ("finetune", DECODED)
+    return {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}
 
 
-def prefix(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
-    """The first epoch and the later ones where all from conv5 on learns."""
-    shutil.rmtree(folder / "cache", ignore_errors=True)
-    per_epoch = -(-images // BATCH)
-    every = [f"train.log_every_steps={per_epoch}", f"train.epochs={3 * images / (per_epoch * BATCH):g}"]
-    done = _run(folder, "prefix", [*every, *words])
-    filled = at(done["lines"], "rows to train on are computed")
-    ends = [when for _, when in trained(done["lines"])]
-    later = [after - before for before, after in pairwise(ends)]
-    opened = at(done["lines"], r"cache: \S+ is computed")
-    return {"first": filled - opened + median(later), "later": median(later), "memory": done["memory"]}
+def _of_a_peer(one: Watched) -> dict[str, Any]:
+    ready = at(one, "^ready")
+    ends = [when for when, line in one.lines if re.match("epoch|step", line)]
+    first, *later = (after - before for before, after in pairwise([ready, *ends]))
+    return {"ready": ready, "first": first, "later": later, "memory": one.memory}
 
 
-def full(folder: Path, images: int, words: Sequence[str]) -> dict[str, Any]:
-    """Each step where all learns."""
-    steps = -(-images // BATCH)
-    only = ["train.epochs=null", f"train.steps={steps}", "train.log_every_steps=1", "cache.mode=off"]
-    done = _run(folder, "full", [*only, *words])
-    ends = [when for _, when in trained(done["lines"])]
-    taken = [after - before for before, after in pairwise(ends)]
-    return {"steps": taken, "memory": done["memory"]}
+def _of_ours(one: Watched, unit: int) -> dict[str, Any]:
+    later = [(end - began) / (last - first) * unit for (first, began), (last, end) in pairwise(trained(one))]
+    found = {"later": later, "memory": one.memory}
+    if any("rows to train on" in line for _, line in one.lines):  # in the first epoch, what is kept is computed
+        ready = at(one, "cache: .* computed")
+        found |= {"ready": ready, "first": at(one, "rows to train on") - ready + median(later)}
+    return found
 
 
-MEASURED = {"frozen": frozen, "prefix": prefix, "full": full}
-
-
-def _run(folder: Path, what: str, words: Sequence[str]) -> dict[str, Any]:
-    place = folder / "run"
-    shutil.rmtree(place, ignore_errors=True)
-    os.sync()  # or what ours writes waits for what was removed
-    try:
-        return ours.run(folder, place, what, words)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+def job(vgg: Work, images: int) -> dict[str, float]:
+    """A whole job of so many images, from the start of the process to its end."""
+    larger = replace(vgg, folder=vgg.folder.with_name(f"{vgg.name}-job"), examples=images)
+    make(larger)
+    shutil.rmtree(larger.folder / "cache", ignore_errors=True)
+    with ours(larger.folder, larger.net, "frozen", [f"train.epochs={JOB}"]) as whole:
+        whole.turn(NEVER)
+    return {"images": images, "whole": whole.whole}
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.growth.sources import layers, rows
-from benchmarks.speed import ours
-from benchmarks.watched import trained, watched
+from benchmarks.speed.ours import ours
+from benchmarks.speed.workload import Net
+from benchmarks.watched import in_turns, trained, watched
 
-STEPS = 6
+STEPS = 8  # of each of two runs, one of which is saved after every one
 RESUMED = (100, 100_000)  # the steps at which runs go on
 SMALL_RUN = """
 source: {{path: {place}/layers/model}}
@@ -29,8 +30,8 @@ cache: {{dir: {place}/cache}}
 """
 
 
-def once(folder: Path, words: Sequence[str]) -> dict[str, Any]:
-    """The seconds of each; `saving` is a step of the run from conv5 on after which it is saved."""
+def once(folder: Path, vgg: Path, net: Net) -> dict[str, Any]:
+    """The seconds of each; `saving` is a step of VGG-16 from conv5 on after which it is saved, `quiet` one without."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, capture_output=True)
     imported = time.monotonic() - began
@@ -38,7 +39,7 @@ def once(folder: Path, words: Sequence[str]) -> dict[str, Any]:
         "import": imported,
         "ready": _first_step(folder),
         "refused": _refused(folder),
-        "saving": _saving(folder, words),
+        **_saving(vgg, net),
         "resumed": {str(step): _resumed(folder, step) for step in RESUMED},
     }
 
@@ -53,7 +54,7 @@ def _first_step(folder: Path) -> float:
     words = "recipe=vgg_2class", "train.log_every_steps=1", "train.steps=20", "train.epochs=null"
     run = watched(_command(folder / "run", *words), {"XDG_CACHE_HOME": str(folder / "nothing")})
     shutil.rmtree(folder / "nothing", ignore_errors=True)
-    return trained(run["lines"])[0][1]
+    return trained(run)[0][1]
 
 
 def _refused(folder: Path) -> float:
@@ -66,12 +67,14 @@ def _refused(folder: Path) -> float:
     return time.monotonic() - began
 
 
-def _saving(folder: Path, words: Sequence[str]) -> float:
-    every = ["train.log_every_steps=1", "train.epochs=null", f"train.steps={STEPS}", "cache.mode=require"]
-    every += ["checkpoint.every_steps=1", "checkpoint.keep=1"]
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    lines = ours.run(folder, folder / "run", "prefix", [*every, *words])["lines"]
-    return median(after - before for before, after in pairwise(when for _, when in trained(lines)))
+def _saving(vgg: Path, net: Net) -> dict[str, float]:
+    given = {"quiet": [], "saving": ["checkpoint.every_steps=1", "checkpoint.keep=1"]}
+    each = {
+        name: ours(vgg, net, "prefix", ["train.log_every_steps=1", *words], name=name) for name, words in given.items()
+    }
+    in_turns(list(each.values()), r"train \| step", STEPS)
+    ends = {name: [when for _, when in trained(one)] for name, one in each.items()}
+    return {name: median(after - before for before, after in pairwise(found)) for name, found in ends.items()}
 
 
 def _resumed(folder: Path, step: int) -> float:
@@ -85,4 +88,4 @@ def _resumed(folder: Path, step: int) -> float:
     watched(_command(folder / "run", *words, f"train.steps={step}"), {})
     command = [sys.executable, "-m", "finetune", f"run.dir={folder / 'run'}", *words]
     run = watched([*command, f"train.steps={step + 1}", "train.log_every_steps=1"], {})
-    return trained(run["lines"])[0][1]
+    return trained(run)[0][1]

@@ -25,6 +25,20 @@ PEERS = {
 }
 JOB = 20
 INTERVAL = 600.0  # seconds between two checkpoints, by default
+OTHERS = {
+    "demo": "VGG of the demo's size",
+    "norms": "convolutions with batch norms",
+    "lstm": "LSTM over 24 steps",
+}
+# row -> what was measured, of which the first or each later part counts
+ROWS = {
+    "first epoch": ("frozen", "first"),
+    "later epochs": ("frozen", "later"),
+    "from conv5 on, first epoch": ("prefix", "first"),
+    "from conv5 on, later epochs": ("prefix", "later"),
+    "full step": ("full", "later"),
+}
+WHOLE = f"{JOB} epochs"
 # (row, the peer) -> how many times as fast ours is to be
 BARS = {
     ("first epoch", "tutorial"): 1.15,
@@ -32,85 +46,122 @@ BARS = {
     ("first epoch", "pytorch"): 1.15,
     ("later epochs", "tutorial"): 1000.0,
     ("later epochs", "keras"): 1000.0,
-    ("20 epochs", "tutorial"): 20.0,
-    ("20 epochs", "keras"): 20.0,
+    (WHOLE, "tutorial"): 20.0,
+    (WHOLE, "keras"): 20.0,
     ("from conv5 on, later epochs", "keras"): 3.0,
     ("full step", "by_hand"): 1.0,
     ("full step", "keras"): 1.08,
     ("full step", "pytorch"): 1.3,
 }
+Results = dict[str, Any]
 
 
-def seconds(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """row -> who -> the median of the seconds that it took."""
-    times = results["times"]
-    found: dict[str, dict[str, float]] = {row: {} for row in dict.fromkeys(row for row, _ in BARS)}
-    for who in PEERS:
-        if frozen := times.get(f"{who} frozen"):
-            first, later = (median(f["epochs"][place] for f in frozen) for place in (0, 1))
-            if who == "hub":
-                found["20 epochs"][who] = median(f["whole"] for f in frozen)
-                found["later epochs"][who] = median(median(f["epochs"][1:]) for f in frozen)
-                continue
-            found["first epoch"][who] = first
-            found["later epochs"][who] = later
-            start = median(f["whole"] - sum(f["epochs"]) for f in frozen)
-            found["20 epochs"][who] = start + first + (JOB - 1) * later
-        if prefix := times.get(f"{who} prefix"):
-            found["from conv5 on, later epochs"][who] = median(f["epochs"][1] for f in prefix)
-        if full := times.get(f"{who} full"):
-            found["full step"][who] = median(step for f in full for step in f["steps"][1:])
-    ours = times["finetune frozen"]
-    found["first epoch"]["finetune"] = median(f["first"] for f in ours)
-    found["later epochs"]["finetune"] = median(f["later"] for f in ours)
-    found["20 epochs"]["finetune"] = median(f["whole"] for f in ours)
-    found["from conv5 on, later epochs"]["finetune"] = median(f["later"] for f in times["finetune prefix"])
-    found["full step"]["finetune"] = median(step for f in times["finetune full"] for step in f["steps"])
+def seconds(results: Results, net: str, what: str, part: str, who: str = "finetune") -> float:
+    """The median of the seconds that a part took."""
+    found = [each[who][part] for each in results["times"].get(f"{net} {what}", []) if part in each.get(who, {})]
+    return median(second for one in found for second in (one if isinstance(one, list) else [one]))
+
+
+def ratios(results: Results, net: str, what: str, part: str, who: str) -> list[float]:
+    """How many times as long another took, each time beside ours that was measured in turns with it."""
+    found: list[float] = []
+    for each in results["times"].get(f"{net} {what}", []):
+        if who in each:
+            theirs, own = ([one] if isinstance(one := each[name][part], float) else one for name in (who, "finetune"))
+            found += [other / mine for other, mine in zip(theirs, own, strict=False)]
     return found
 
 
-def table(results: dict[str, Any]) -> str:
+def whole(results: Results, who: str) -> float:
+    """Seconds of the whole job: of ours as it took, of another from its start and its epochs."""
+    jobs = results["times"].get("job", [])
+    if who == "finetune":
+        return median(job["whole"] for job in jobs)
+    start, first, later = (seconds(results, "vgg16", "frozen", part, who) for part in ("ready", "first", "later"))
+    return start + (first + (JOB - 1) * later) * results["job_images"] / results["images"]
+
+
+def compared(results: Results) -> dict[str, dict[str, list[float]]]:
+    """row -> who -> how many times as long it takes as ours, each time that it was measured."""
+    found = {
+        row: {who: times for who in PEERS if (times := ratios(results, "vgg16", what, part, who))}
+        for row, (what, part) in ROWS.items()
+    }
+    if results["times"].get("job"):
+        peers = [who for who in PEERS if who in found["first epoch"]]
+        found[WHOLE] = {who: [whole(results, who) / whole(results, "finetune")] for who in peers}
+    return found
+
+
+def table(results: Results) -> str:
     """The measured times as Markdown: seconds of ours, and how many times as long the others take."""
-    found = seconds(results)
-    peers = [who for who in PEERS if any(who in row for row in found.values())]
-    rows = [["", "finetune", *(PEERS[who] for who in peers)], ["---", *["---:"] * (1 + len(peers))]]
-    for name, row in found.items():
-        shown = [f"{row[who] / row['finetune']:,.3g} ×" if who in row else "" for who in peers]
-        rows.append([name, f"{row['finetune']:.3g} s", *shown])
-    memory = {who: _memory(results, who) for who in ["finetune", *peers]}
-    shown = [f"{memory[who] / memory['finetune']:.2f} ×" if memory[who] else "" for who in peers]
-    rows.append(["memory of a full step", f"{memory['finetune'] / 1e9:.2f} GB", *shown])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    made = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    said = f"{results['images']} images, {results['batch']} at once. {made}; {results['machine']}; {results['date']}."
-    told = [*lines, "", *limits(results, found), "", *once(results, found), "", *bars(found), "", said, ""]
-    return "\n".join(told)
+    found = compared(results)
+    parts = [_compared(results, found), limits(results), once(results), bars(found), others(results), _said(results)]
+    return "\n".join(line for part in parts if part for line in (*part, ""))
 
 
-def _memory(results: dict[str, Any], who: str) -> float:
-    return median(f["memory"] for f in results["times"].get(f"{who} full", [{"memory": 0}]))
+def _compared(results: Results, found: dict[str, dict[str, list[float]]]) -> list[str]:
+    lines = _header("VGG-16")
+    for row, others in found.items():
+        job = f", {results['job_images']:,} images" if row == WHOLE else ""
+        own = whole(results, "finetune") if row == WHOLE else seconds(results, "vgg16", *ROWS[row])
+        lines.append(_line(row + job, own, others))
+    used = {who: _memory(results, who) for who in PEERS}
+    shown = [f"{used[who] / _memory(results, 'finetune'):.2f} ×" if used[who] else "" for who in PEERS]
+    return [*lines, _joined("memory of a full step", f"{_memory(results, 'finetune') / 1e9:.2f} GB", *shown)]
 
 
-def limits(results: dict[str, Any], found: dict[str, dict[str, float]]) -> list[str]:
+def _header(first: str) -> list[str]:
+    return [_joined(first, "finetune", *PEERS.values()), _joined("---", *["---:"] * (1 + len(PEERS)))]
+
+
+def _line(row: str, own: float, others: dict[str, list[float]]) -> str:
+    return _joined(row, f"{own:.3g} s", *(spread(others[who]) if who in others else "" for who in PEERS))
+
+
+def _joined(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(found: list[float]) -> str:
+    """The median, and the least and the most where there are several."""
+    shown = f"{figure(median(found))} ×"
+    return shown if len(found) == 1 else f"{shown} ({figure(min(found))} to {figure(max(found))})"
+
+
+def figure(number: float) -> str:
+    """Three digits of it, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _memory(results: Results, who: str) -> float:
+    return max((each[who]["memory"] for each in results["times"].get("vgg16 full", []) if who in each), default=0)
+
+
+def limits(results: Results) -> list[str]:
     """What the machine reached in the same run, and how near to it ours is."""
     best = {key: median(each[key] for each in results["times"]["limits"]) for key in ("gflops", "gigabytes", "images")}
-    forward = results["operations"] * results["images"] / found["first epoch"]["finetune"] / 1e9
+    forward = results["operations"] * results["images"] / seconds(results, "vgg16", "frozen", "first") / 1e9
     # A step goes forward once, and back once for the values and once for the weights.
-    step = 3 * results["operations"] * results["batch"] / found["full step"]["finetune"] / 1e9
+    step = 3 * results["operations"] * results["batch"] / seconds(results, "vgg16", "full", "later") / 1e9
     rate = best["gflops"]
-    return [
-        f"The machine multiplies matrices at {rate:.0f} GFLOP/s by TensorFlow's default, copies"
-        f" {best['gigabytes']:.1f} GB/s and decodes {best['images']:.0f} images/s. The first epoch of ours computes"
+    said = (
+        f"The machine multiplied matrices at {rate:.0f} GFLOP/s by TensorFlow's default, copied"
+        f" {best['gigabytes']:.1f} GB/s and decoded {best['images']:.0f} images/s. The first epoch of ours computed"
         f" {forward:.0f} GFLOP/s ({forward / rate:.0%}), a full step {step:.0f} ({step / rate:.0%})."
-    ]
+    )
+    decoded = ratios(results, "vgg16", "full", "later", "decoded")
+    input_said = f"A full step with images that are decoded already takes {median(decoded):.3f} times as long."
+    return [said, *[input_said] * bool(decoded)]
 
 
-def once(results: dict[str, Any], found: dict[str, dict[str, float]]) -> list[str]:
+def once(results: Results) -> list[str]:
     """What is done once, or now and then, and what it is to be measured by."""
-    times = results["times"]["once"]
-    taken = {key: median(each[key] for each in times) for key in ("import", "ready", "refused", "saving")}
+    if not (times := results["times"].get("once")):
+        return []
+    taken = {key: median(each[key] for each in times) for key in ("import", "ready", "refused", "saving", "quiet")}
     resumed = {int(k): median(each["resumed"][k] for each in times) for k in times[0]["resumed"]}
-    stall = max(0.0, taken["saving"] - found["from conv5 on, later epochs"]["finetune"] / _batches(results))
+    stall = max(0.0, taken["saving"] - taken["quiet"])
     stalled = f"{stall:.2g} s longer, {stall / INTERVAL:.2%} of the default interval of ten minutes"
     steps = " and ".join(f"{seconds:.1f} s at step {step:,}" for step, seconds in resumed.items())
     return [
@@ -119,24 +170,37 @@ def once(results: dict[str, Any], found: dict[str, dict[str, float]]) -> list[st
         f"| `recipe=vgg_2class` until its first step (`import tensorflow` alone: {taken['import']:.1f} s)"
         f" | {taken['ready']:.1f} s |",
         f"| a key that is wrong, until that is said | {taken['refused']:.2f} s |",
-        f"| from conv5 on, a step after which 537 MB are saved | {stalled} |",
+        f"| VGG-16 from conv5 on, a step after which 537 MB are saved | {stalled} |",
         f"| going on, until the next step | {steps} |",
     ]
 
 
-def _batches(results: dict[str, Any]) -> int:
-    return -(-results["images"] // results["batch"])
-
-
-def bars(found: dict[str, dict[str, float]]) -> list[str]:
+def bars(found: dict[str, dict[str, list[float]]]) -> list[str]:
     """What was to be reached, and whether it is."""
     lines = ["| bar | wanted | reached |", "| --- | ---: | ---: |"]
     for (row, who), wanted in BARS.items():
-        if who in found[row]:
-            ratio = found[row][who] / found[row]["finetune"]
+        if who in found.get(row, {}):
+            ratio = median(found[row][who])
             missed = "" if ratio >= wanted else " (not met)"
-            lines.append(f"| {row}, {PEERS[who]} | {wanted:g} × | {ratio:,.3g} ×{missed} |")
+            lines.append(f"| {row}, {PEERS[who]} | {wanted:g} × | {figure(ratio)} ×{missed} |")
     return lines
+
+
+def others(results: Results) -> list[str]:
+    """The smaller nets, on arrays: epochs of a head, and epochs of all layers."""
+    lines = _header("an epoch of 640 examples")
+    for net, said in OTHERS.items():
+        for what, words in (("frozen", "later epochs of a head"), ("full", "all layers")):
+            if f"{net} {what}" in results["times"]:
+                found = {who: times for who in PEERS if (times := ratios(results, net, what, "later", who))}
+                lines.append(_line(f"{said}, {words}", seconds(results, net, what, "later"), found))
+    return lines if len(lines) > 2 else []
+
+
+def _said(results: Results) -> list[str]:
+    made = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    count = f"{results['images']} images of VGG-16, {results['batch']} at once"
+    return [f"{count}. {made}; {results['machine']}; {results['date']}."]
 
 
 def main() -> None:
