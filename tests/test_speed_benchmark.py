@@ -42,7 +42,14 @@ RESULTS = {
         "lstm full": [{"finetune": took(1.0, 0.2), "keras": took(1.0, 0.3)}],
         "job": [{"whole": 40.0, "images": 128}],
         "once": [
-            {"import": 5.0, "ready": 9.0, "refused": 0.3, "saving": 2.05, "quiet": 2.0, "resumed": {"100": 9.0, "100000": 9.1}}
+            {
+                "import": 5.0,
+                "ready": 9.0,
+                "refused": 0.3,
+                "saving": 2.05,
+                "quiet": 2.0,
+                "resumed": {"100": 9.0, "100000": 9.1},
+            }
         ],
     },
 }
@@ -118,7 +125,18 @@ def test_a_command_that_fails_is_told_with_its_last_words(monkeypatch: pytest.Mo
 @pytest.mark.timeout(900)
 def test_every_contender_trains(tmp_path: Path):
     out = tmp_path / "speed.json"
-    words = [str(tmp_path / "work"), "--small", "--images", "32", "--job-images", "48", "--repeats", "1", "--out", str(out)]
+    words = [
+        str(tmp_path / "work"),
+        "--small",
+        "--images",
+        "32",
+        "--job-images",
+        "48",
+        "--repeats",
+        "1",
+        "--out",
+        str(out),
+    ]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", *words], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="of VGG-16")
     parser.add_argument("--job-images", type=int, default=1200, help=f"of a job of {JOB} epochs")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", action="append", metavar="vgg16, demo, norms, lstm, job or once", help="the others stay as they were")
+    parser.add_argument(
+        "--only", action="append", metavar="vgg16, demo, norms, lstm, job or once", help="the others stay as they were"
+    )
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
     args = parser.parse_args()
@@ -103,7 +105,10 @@ def _measured(
             for what, peers in COMPARED if name == "vgg16" else (("frozen", OTHERS), ("full", OTHERS)):
                 there = [peer for peer in peers if peer != "pytorch" or importlib.util.find_spec("torch")]
                 # What is far from all others is measured once.
-                yield f"{name} {what}", side_by_side(works[name], what, [p for p in there if not (p == "hub" and repeat)])
+                yield (
+                    f"{name} {what}",
+                    side_by_side(works[name], what, [p for p in there if not (p == "hub" and repeat)]),
+                )
         if "once" in wanted:
             yield "once", once(folder / "once", vgg.folder, vgg.net)
     if "job" in wanted:

@@ -33,7 +33,9 @@ WHAT: dict[str, Sequence[str]] = {
 KNOWN = "known"  # where in the folder the engines are remembered that were measured
 
 
-def ours(folder: Path, net: Net, what: str, words: Sequence[str] = (), decoded: bool = False, name: str = "") -> Watched:
+def ours(
+    folder: Path, net: Net, what: str, words: Sequence[str] = (), decoded: bool = False, name: str = ""
+) -> Watched:
     """A run that has not begun, of more epochs than anybody waits for unless the words say how many."""
     folder = folder.resolve()
     kind = "numbers" if not net.jpeg else "decoded" if decoded else "images"

@@ -89,9 +89,7 @@ VGG_16 = "64 64 / 128 128 / 256 256 256 / 512 512 512 / 512 512 512 /"
 NETS = {
     "vgg16": vgg((224, 224, 3), VGG_16, 4096, 16, jpeg=True),
     "demo": vgg((28, 28, 1), "16 / 32 / 48 / 64 / 128 /", 256, 32),  # as large as the VGG that comes with finetune
-    "norms": Net(
-        (32, 32, 3), (*maps((32, 32, 3), "32 32 / 64 64 / 128 128", "normed"), Layer("mean", "mean")), 32
-    ),
+    "norms": Net((32, 32, 3), (*maps((32, 32, 3), "32 32 / 64 64 / 128 128", "normed"), Layer("mean", "mean")), 32),
     "lstm": Net((24, 32), (Layer("lstm", "lstm", (32 + 128, 4 * 128)),), 32),
 }
 EXAMPLES = 640  # of the nets whose examples are arrays

@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING
 
 from finetune import __version__, recipe_files
 from finetune.errors import UserError, printable
+from finetune.large_pages import restart_with_them
 from finetune.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ BY_HAND = 130  # what a shell reports for SIGINT
 
 def main(words: list[str] | None = None) -> int:
     """Runs one command line; returns its exit status."""
-    words = sys.argv[1:] if words is None else words
+    is_whole_process, words = words is None, sys.argv[1:] if words is None else words
     if {"-h", "--help"} & set(words):
         if words[0] in VERBS and words[0] != "train":
             print(help_of(words[0]))
@@ -93,6 +94,8 @@ def main(words: list[str] | None = None) -> int:
     if words[:1] == ["--version"]:
         print(f"finetune {__version__}")
         return 0
+    if is_whole_process:
+        restart_with_them()
     try:
         return guarded(lambda: _dispatch(words))
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+from finetune.large_pages import are_on
 from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Recipe
@@ -163,7 +164,12 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
         "proof": asdict(proof) if proof else None,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "large_pages": are_on(os.environ),
+        },
     }
 
 
