@@ -1,7 +1,7 @@
 """Commands that are watched: when they said each line, how long they took, and the most memory that they had.
 
-Several can compute in turns, so that a machine which is slow for a while is slow for each of them alike. All but one are
-stopped, by a signal; what counts is the time that a command was let run.
+Several can compute in turns, so that a machine which is slow for a while is slow for each of them alike. All but one
+are stopped, by a signal; what counts is the time that a command was let run.
 """
 
 from __future__ import annotations

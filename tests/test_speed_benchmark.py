@@ -103,7 +103,12 @@ def test_commands_compute_in_turns(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.watched import Watched, in_turns
 
-    code = "import time\nfor n in range(9):\n    began = time.monotonic()\n    while time.process_time() < 0.2 * n: pass\n    print('part', n)"
+    code = """
+import time
+for number in range(9):
+    while time.process_time() < 0.2 * number: pass
+    print("part", number)
+"""
     each = [Watched([sys.executable, "-c", code]) for _ in range(2)]
     in_turns(each, "^part", 3)
     for one in each:

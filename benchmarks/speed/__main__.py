@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed FOLDER && python -m benchmarks.speed.table
 
-The first makes its work in FOLDER (some 2 GB) and writes every time into benchmarks/results/speed.json; the second writes
-ratios into docs/benchmarks.md. All that are compared are started, and all but one are stopped: each computes a part, an
-epoch or a step, and then the next one, so that what else the machine does befalls all alike. With --small and
+The first makes its work in FOLDER (some 2 GB) and writes every time into benchmarks/results/speed.json; the second
+writes ratios into docs/benchmarks.md. All that are compared are started, and all but one are stopped: each computes a
+part, an epoch or a step, and then the next one, so that what else the machine does befalls all alike. With --small and
 --repeats 1 it takes some minutes, to see that everything runs. PyTorch takes part if it is installed.
 """
 
@@ -34,7 +34,7 @@ from benchmarks.watched import NEVER, Watched, at, in_turns, trained, watched
 
 PART = r"^(ready|epoch|step)\b|cache: .* computed|train \| step"
 MANY = 100  # epochs of ours in a part, where they are of a head alone
-LATER = 4  # parts that are measured
+LATER = 3  # parts that are measured
 DECODED = "decoded"  # ours with images that are decoded already
 # What is compared, and in which company: so many as the memory holds. Ours is in each.
 COMPARED: Sequence[tuple[str, Sequence[str]]] = (
@@ -61,7 +61,7 @@ class Work:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Compare speed with others.")
     parser.add_argument("folder", type=Path, help="where pairs, examples and runs go")
-    parser.add_argument("--images", type=int, default=64, help="of VGG-16")
+    parser.add_argument("--images", type=int, default=32, help="of VGG-16")
     parser.add_argument("--job-images", type=int, default=1200, help=f"of a job of {JOB} epochs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
@@ -103,16 +103,18 @@ def _measured(
             if name == "vgg16":
                 yield "limits", json.loads(watched([*LIMITS, str(vgg.folder)], {}).lines[-1][1])
             for what, peers in COMPARED if name == "vgg16" else (("frozen", OTHERS), ("full", OTHERS)):
-                there = [peer for peer in peers if peer != "pytorch" or importlib.util.find_spec("torch")]
-                # What is far from all others is measured once.
-                yield (
-                    f"{name} {what}",
-                    side_by_side(works[name], what, [p for p in there if not (p == "hub" and repeat)]),
-                )
+                there = [peer for peer in peers if _takes_part(peer, repeat)]
+                yield f"{name} {what}", side_by_side(works[name], what, there)
         if "once" in wanted:
             yield "once", once(folder / "once", vgg.folder, vgg.net)
     if "job" in wanted:
         yield "job", job(vgg, job_images)
+
+
+def _takes_part(peer: str, repeat: int) -> bool:
+    if peer == "hub":  # far from all others: once is enough
+        return not repeat
+    return peer != "pytorch" or importlib.util.find_spec("torch") is not None
 
 
 def make(work: Work) -> None:
@@ -122,13 +124,13 @@ def make(work: Work) -> None:
 
 
 def learn_engine(vgg: Work) -> None:
-    """Lets a long job find its engine, which is remembered: the jobs that are measured are too short to look for one."""
+    """Lets a long job find its engine, which is remembered: the jobs that follow are too short to look for one."""
     with ours(vgg.folder, vgg.net, "frozen", ["cache.mode=off"]) as long:
         long.turn(r"train \| step")
 
 
 def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
-    """Who -> the seconds until it was `ready`, of the `first` epoch, and of each `later` epoch or step; and its memory."""
+    """Who -> the seconds until it was `ready`, of the `first` epoch and each `later` epoch or step; its memory."""
     shutil.rmtree(work.folder / "cache", ignore_errors=True)
     epoch = -(-work.examples // work.net.batch)
     unit = 1 if what == "full" and work.net.jpeg else epoch  # steps that are told at once, and whose time is given
@@ -138,6 +140,7 @@ def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
         words = [peer, str(work.folder), work.name, "--what", what, *["--small"] * work.small]
         command = [sys.executable, "-m", "benchmarks.speed.contenders", *words]
         each[peer] = ours(work.folder, work.net, what, part, decoded=True) if peer == DECODED else Watched(command)
+    # The first two are the start and the first epoch or step; ours says one line more.
     in_turns(list(each.values()), PART, 3 + LATER)
     of_ours = ("finetune", DECODED)
     return {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.contenders NAME FOLDER NET [--what frozen|prefix|full] [--epochs 1000] [--small]
 
-It says `ready` when it is about to begin, and then `epoch N` after each epoch; where all learns in images, `step N` after
-each step.
+It says `ready` when it is about to begin, and then `epoch N` after each epoch; where all learns in images, `step N`
+after each step.
 """
 
 from __future__ import annotations
@@ -112,7 +112,6 @@ def hub(task: Task) -> None:
     import tensorflow as tf
 
     tf1 = tf.compat.v1
-    assert task.what == "frozen" and task.net.jpeg
     saver, x, below = _imported(task)
     features = tf1.placeholder(tf.float32, [None, task.net.width])
     targets, loss, train = _new_head(features, task)

@@ -22,8 +22,7 @@ cache: {{dir: {folder}/cache}}
 """
 DATA = {
     "images": "kind: images, path: {folder}/images, preprocess: vgg",
-    "decoded": "kind: arrays, path: {folder}/arrays, preprocess: vgg",
-    "numbers": "kind: arrays, path: {folder}/arrays, preprocess: none",
+    "arrays": "kind: arrays, path: {folder}/arrays, preprocess: none",
 }
 WHAT: dict[str, Sequence[str]] = {
     "frozen": (),
@@ -38,7 +37,7 @@ def ours(
 ) -> Watched:
     """A run that has not begun, of more epochs than anybody waits for unless the words say how many."""
     folder = folder.resolve()
-    kind = "numbers" if not net.jpeg else "decoded" if decoded else "images"
+    kind = "images" if net.jpeg and not decoded else "arrays"
     name = name or f"{what}-{kind}"
     given = {"folder": folder, "batch": net.batch, "rate": RATE}
     recipe = folder / f"{name}.yaml"

@@ -188,7 +188,7 @@ def bars(found: dict[str, dict[str, list[float]]]) -> list[str]:
 
 def others(results: Results) -> list[str]:
     """The smaller nets, on arrays: epochs of a head, and epochs of all layers."""
-    lines = _header("an epoch of 640 examples")
+    lines = _header("an epoch of 2,560 examples")
     for net, said in OTHERS.items():
         for what, words in (("frozen", "later epochs of a head"), ("full", "all layers")):
             if f"{net} {what}" in results["times"]:

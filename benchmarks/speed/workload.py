@@ -23,8 +23,8 @@ MEAN = (123.68, 116.779, 103.939)  # taken off each channel, as VGG's authors di
 class Layer:
     """A layer, with the shape of its kernel.
 
-    Kinds: `conv`, 3 × 3 with biases and relu; `normed`, the same with batch normalisation for biases; `pool`, the largest
-    of 2 × 2; `mean`, over the map; `dense`, with biases and relu; `lstm`, whose last state counts.
+    Kinds: `conv`, 3 × 3 with biases and relu; `normed`, the same with batch normalisation for biases; `pool`, the
+    largest of 2 × 2; `mean`, over the map; `dense`, with biases and relu; `lstm`, whose last state counts.
     """
 
     name: str
@@ -92,7 +92,7 @@ NETS = {
     "norms": Net((32, 32, 3), (*maps((32, 32, 3), "32 32 / 64 64 / 128 128", "normed"), Layer("mean", "mean")), 32),
     "lstm": Net((24, 32), (Layer("lstm", "lstm", (32 + 128, 4 * 128)),), 32),
 }
-EXAMPLES = 640  # of the nets whose examples are arrays
+EXAMPLES = 2560  # of the nets whose examples are arrays
 SMALL = {  # the same, to see that everything runs
     "vgg16": vgg((32, 32, 3), "8 / 16 / 16 /", 32, 16, jpeg=True),
     "demo": vgg((28, 28, 1), "4 / 4 /", 8, 32),
@@ -131,7 +131,8 @@ def _make_arrays(folder: Path, net: Net, count: int) -> None:
         import tensorflow as tf
 
         paths, labels = files(folder)
-        rows = np.stack([tf.image.decode_jpeg(Path(path).read_bytes(), 3).numpy() for path in paths])
+        images = np.stack([tf.image.decode_jpeg(Path(path).read_bytes(), 3).numpy() for path in paths])
+        rows = images.astype(np.float32) - np.float32(MEAN)
     else:
         rows = np.random.default_rng(0).standard_normal((count, *net.example), np.float32)
         labels = np.arange(count) % len(CLASSES)
@@ -175,7 +176,7 @@ NORM = {"scale": (1.0, True), "offset": (0.0, True), "mean": (0.0, False), "vari
 
 
 def lstm(inputs: Any, kernel: Any, bias: Any) -> Any:
-    """The last state over [n, time, width] (Hochreiter and Schmidhuber 1997), step by step, as graphs of TF 1 have it."""
+    """The last state over [n, time, width] (Hochreiter and Schmidhuber 1997), in a loop, as graphs of TF 1 have it."""
     import tensorflow as tf
 
     steps = tf.TensorArray(tf.float32, inputs.shape[1]).unstack(tf.transpose(inputs, [1, 0, 2]))
