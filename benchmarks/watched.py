@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,9 @@ def in_turns(each: Sequence[Watched], until: str, turns: int) -> None:
       RuntimeError: one failed; with its last words.
     """
     with ExitStack() as stack:
+        # Or what is stopped would stay, stopped, when this process is told to end.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        stack.callback(signal.signal, signal.SIGTERM, before)
         for one in each:
             stack.enter_context(one)
         for _ in range(turns):

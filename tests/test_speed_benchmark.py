@@ -148,5 +148,5 @@ def test_every_contender_trains(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     times = json.loads(out.read_text())["times"]
-    assert {"vgg16 frozen", "vgg16 prefix", "norms full", "lstm frozen", "job", "once"} <= times.keys()
+    assert {"vgg16 frozen", "vgg16 prefix", "vgg16 full", "norms full", "lstm frozen", "job", "once"} <= times.keys()
     assert {"tutorial", "keras", "by_hand", "hub", "finetune"} <= times["vgg16 frozen"][0].keys()

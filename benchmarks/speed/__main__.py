@@ -29,12 +29,12 @@ from benchmarks.machine import machine
 from benchmarks.speed.once import once
 from benchmarks.speed.ours import ours
 from benchmarks.speed.table import JOB, RESULTS, table
-from benchmarks.speed.workload import EXAMPLES, NETS, SMALL, Net
+from benchmarks.speed.workload import EXAMPLES, NETS, SMALL, SMALL_EXAMPLES, Net
 from benchmarks.watched import NEVER, Watched, at, in_turns, trained, watched
 
 PART = r"^(ready|epoch|step)\b|cache: .* computed|train \| step"
 MANY = 100  # epochs of ours in a part, where they are of a head alone
-LATER = 3  # parts that are measured
+LATER = 2  # parts that are measured, at the least
 DECODED = "decoded"  # ours with images that are decoded already
 # What is compared, and in which company: so many as the memory holds. Ours is in each.
 COMPARED: Sequence[tuple[str, Sequence[str]]] = (
@@ -92,11 +92,12 @@ def _measured(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What was measured, by its name."""
     nets = SMALL if small else NETS
-    works = {n: Work(n, folder / n, net, images if net.jpeg else EXAMPLES, small) for n, net in nets.items()}
+    rows = SMALL_EXAMPLES if small else EXAMPLES
+    works = {n: Work(n, folder / n, net, images if net.jpeg else rows, small) for n, net in nets.items()}
     for work in works.values():
         make(work)
     vgg = works["vgg16"]
-    if {"vgg16", "job"} & set(wanted):
+    if {"vgg16", "job"} & set(wanted) and not small:
         learn_engine(vgg)
     for repeat in range(repeats):
         for name in (name for name in works if name in wanted):
@@ -123,6 +124,10 @@ def make(work: Work) -> None:
     watched([sys.executable, "-m", "benchmarks.speed.workload", *words], {})
 
 
+def _hurry(work: Work) -> list[str]:
+    return ["engine.mode=default"] * work.small  # nothing is measured that is to be small
+
+
 def learn_engine(vgg: Work) -> None:
     """Lets a long job find its engine, which is remembered: the jobs that follow are too short to look for one."""
     with ours(vgg.folder, vgg.net, "frozen", ["cache.mode=off"]) as long:
@@ -134,13 +139,13 @@ def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
     shutil.rmtree(work.folder / "cache", ignore_errors=True)
     epoch = -(-work.examples // work.net.batch)
     unit = 1 if what == "full" and work.net.jpeg else epoch  # steps that are told at once, and whose time is given
-    part = [f"train.log_every_steps={unit * MANY if what == 'frozen' else unit}"]
+    part = [f"train.log_every_steps={unit * MANY if what == 'frozen' else unit}", *_hurry(work)]
     each = {"finetune": ours(work.folder, work.net, what, part)}
     for peer in peers:
         words = [peer, str(work.folder), work.name, "--what", what, *["--small"] * work.small]
         command = [sys.executable, "-m", "benchmarks.speed.contenders", *words]
         each[peer] = ours(work.folder, work.net, what, part, decoded=True) if peer == DECODED else Watched(command)
-    # The first two are the start and the first epoch or step; ours says one line more.
+    # The first two are the start and the first epoch or step. Of ours, the part after it compiles.
     in_turns(list(each.values()), PART, 3 + LATER)
     of_ours = ("finetune", DECODED)
     return {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}
@@ -155,11 +160,11 @@ def _of_a_peer(one: Watched) -> dict[str, Any]:
 
 def _of_ours(one: Watched, unit: int) -> dict[str, Any]:
     later = [(end - began) / (last - first) * unit for (first, began), (last, end) in pairwise(trained(one))]
-    found = {"later": later, "memory": one.memory}
-    if any("rows to train on" in line for _, line in one.lines):  # in the first epoch, what is kept is computed
-        ready = at(one, "cache: .* computed")
-        found |= {"ready": ready, "first": at(one, "rows to train on") - ready + median(later)}
-    return found
+    if not any("rows to train on" in line for _, line in one.lines):  # nothing is kept
+        return {"later": later, "memory": one.memory}
+    # In the first epoch, what is kept is computed.
+    ready, filled = at(one, "cache: .* computed"), at(one, "rows to train on")
+    return {"later": later, "memory": one.memory, "ready": ready, "first": filled - ready + median(later)}
 
 
 def job(vgg: Work, images: int) -> dict[str, float]:
@@ -167,7 +172,7 @@ def job(vgg: Work, images: int) -> dict[str, float]:
     larger = replace(vgg, folder=vgg.folder.with_name(f"{vgg.name}-job"), examples=images)
     make(larger)
     shutil.rmtree(larger.folder / "cache", ignore_errors=True)
-    with ours(larger.folder, larger.net, "frozen", [f"train.epochs={JOB}"]) as whole:
+    with ours(larger.folder, larger.net, "frozen", [f"train.epochs={JOB}", *_hurry(vgg)]) as whole:
         whole.turn(NEVER)
     return {"images": images, "whole": whole.whole}
 

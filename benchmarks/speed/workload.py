@@ -93,6 +93,7 @@ NETS = {
     "lstm": Net((24, 32), (Layer("lstm", "lstm", (32 + 128, 4 * 128)),), 32),
 }
 EXAMPLES = 2560  # of the nets whose examples are arrays
+SMALL_EXAMPLES = 96
 SMALL = {  # the same, to see that everything runs
     "vgg16": vgg((32, 32, 3), "8 / 16 / 16 /", 32, 16, jpeg=True),
     "demo": vgg((28, 28, 1), "4 / 4 /", 8, 32),

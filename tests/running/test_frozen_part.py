@@ -141,6 +141,22 @@ def test_many_steps_in_one_call_give_the_bits_of_one_after_the_other(exact, tmp_
     assert bits(tmp_path / "many") == bits(tmp_path / "single")
 
 
+@pytest.mark.parametrize(("holdout", "longest"), [(0.2, 4), (0.0, 39)])
+def test_strides_end_with_epochs_only_where_there_is_something_to_evaluate(
+    exact, tmp_path, monkeypatch, holdout, longest
+):
+    taken = []
+
+    def watched(*given):
+        take = strides.make_stride(*given)
+        return lambda before, last, *batch: taken.append(last - before) or take(before, last, *batch)
+
+    monkeypatch.setattr(session, "make_stride", watched)
+    more = ["train.steps=39", f"data.holdout={holdout}", "checkpoint.every_steps=null"]
+    assert start(tmp_path / "run", words(exact, tmp_path / "cache", *more)) == 0
+    assert (max(taken), sum(taken)) == (longest, 39)
+
+
 def test_a_second_run_reads_and_another_seed_or_rate_or_label_does_too(exact, tmp_path):
     cache = tmp_path / "cache"
     start(tmp_path / "first", words(exact, cache))

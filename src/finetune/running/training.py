@@ -58,7 +58,8 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
         tell.line(line)
     fill_both(session.frozen_part, tell)
     end = session.stop if phase.last is None else min(session.stop, phase.last)
-    evaluation = Clock(recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size))
+    every = recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)
+    evaluation = Clock(every if len(plan.held_out) else None)  # or strides would end there for nothing
     checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
     ends = list(strides(step, end, session.longest_stride, [evaluation.every_steps, checkpoints.every_steps]))
     return loop(
