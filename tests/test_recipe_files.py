@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -103,12 +102,10 @@ def test_what_is_no_recipe_is_refused_with_its_line(text, message):
     assert message in refusal(recipe_files.parse, text, "r.yaml")
 
 
-def test_an_alias_bomb_is_refused_at_once():
+def test_an_alias_bomb_is_refused_before_it_is_written_out():
     levels = [f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]\n" for i in range(1, 10)]
-    start = time.monotonic()
     text = refusal(recipe_files.parse, "k0: &k0 [x]\n" + "".join(levels), "r.yaml")
     assert "more than 10000 values" in text
-    assert time.monotonic() - start < 2
 
 
 def test_a_file_that_is_no_text_or_far_too_long(workdir):

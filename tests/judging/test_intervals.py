@@ -74,4 +74,4 @@ def test_the_usual_ones_of_ten_thousand_examples_take_about_a_second(metrics: li
     outputs = np.random.default_rng(0).random((10_000, width)).astype(np.float32)
     before = time.process_time()
     assert all(interval(metric, targets, outputs, 0) for metric in metrics)
-    assert time.process_time() - before < 4  # about a quarter of that on a quiet machine
+    assert time.process_time() - before < 20  # one; minutes if each draw is made by itself
