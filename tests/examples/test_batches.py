@@ -20,6 +20,12 @@ def orders(steps: int, batch_size: int, count: int, seed: int = 0) -> np.ndarray
     return np.concatenate([batches.order(step, batch_size, count, seed).numpy() for step in range(steps)])
 
 
+def test_batches_are_prepared_without_the_tuner_that_a_pipeline_waits_for():
+    made = batches.prepared_ahead(tf.data.Dataset.range(3))
+    assert made.options().autotune.enabled is False
+    assert list(made.as_numpy_iterator()) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("batch_size", "count"), [(7, 10), (5, 10), (32, 10), (3, 1)])
 def test_every_epoch_is_a_permutation_whatever_the_batch_size(batch_size: int, count: int):
     stream = orders(3 * count, batch_size, count)
