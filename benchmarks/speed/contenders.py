@@ -9,6 +9,7 @@ after each step.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -164,7 +165,8 @@ def keras_fit(task: Task) -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             task.epoch(epoch)
 
-    model.fit(pipeline(task), epochs=task.epochs, verbose=0, callbacks=[Told()])
+    data, steps = pipeline(task)
+    model.fit(data, epochs=task.epochs, steps_per_epoch=steps, verbose=0, callbacks=[Told()])
 
 
 def _keras_layers(layer: Any, keras: Any) -> list[tuple[Any, list[str]]]:
@@ -183,8 +185,12 @@ def _keras_layers(layer: Any, keras: Any) -> list[tuple[Any, list[str]]]:
     return [(convolution, ["weights"]), (keras.layers.BatchNormalization(), list(NORM)), (keras.layers.ReLU(), [])]
 
 
-def pipeline(task: Task) -> Any:
-    """The examples as `tf.data` has them."""
+def pipeline(task: Task) -> tuple[Any, int]:
+    """The examples as `tf.data` has them, and the number of steps in an epoch.
+
+    They are repeated, which helps the others: at its end a pipeline waits for the thread that tunes it, twice as long
+    each time, and of so short an epoch that would be most.
+    """
     import tensorflow as tf
 
     def read(path: Any, label: Any) -> Any:
@@ -194,7 +200,7 @@ def pipeline(task: Task) -> Any:
     data = tf.data.Dataset.from_tensor_slices((given, labels)).shuffle(len(given), seed=0)
     if task.net.jpeg:
         data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    return data.batch(task.net.batch).prefetch(tf.data.AUTOTUNE)
+    return data.repeat().batch(task.net.batch).prefetch(tf.data.AUTOTUNE), -(-len(given) // task.net.batch)
 
 
 def by_hand(task: Task) -> None:
@@ -237,13 +243,13 @@ def by_hand(task: Task) -> None:
             variable.assign_sub(RATE * gradient)
         return loss
 
-    data = pipeline(task)
+    data, steps = pipeline(task)
     task.ready()
-    for epoch in range(task.epochs):
-        for number, batch in enumerate(data):
-            float(step(*batch))
-            task.step(number)
-        task.epoch(epoch)
+    for number, batch in enumerate(itertools.islice(data, task.epochs * steps)):
+        float(step(*batch))
+        task.step(number % steps)
+        if number % steps == steps - 1:
+            task.epoch(number // steps)
 
 
 def pytorch(task: Task) -> None:
