@@ -61,11 +61,11 @@ class Work:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Compare speed with others.")
     parser.add_argument("folder", type=Path, help="where pairs, examples and runs go")
-    parser.add_argument("--images", type=int, default=32, help="of VGG-16")
+    parser.add_argument("--images", type=int, default=64, help="of VGG-16")
     parser.add_argument("--job-images", type=int, default=1200, help=f"of a job of {JOB} epochs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--only", action="append", metavar="vgg16, demo, norms, lstm, job or once", help="the others stay as they were"
+        "--only", action="append", metavar="WHAT", help="vgg16, demo, norms, lstm, job, once, or 'vgg16 frozen'"
     )
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
@@ -73,12 +73,11 @@ def main() -> None:
     nets = SMALL if args.small else NETS
     named = ("finetune", "tensorflow", "keras", "torch")
     versions = {name: importlib.metadata.version(name) for name in named if importlib.util.find_spec(name)}
-    counts = {"images": args.images, "job_images": args.job_images}
-    about = {**counts, "small": args.small, "operations": nets["vgg16"].operations(), "batch": nets["vgg16"].batch}
+    about = {"small": args.small, "operations": nets["vgg16"].operations(), "batch": nets["vgg16"].batch}
     dated = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
     times = json.loads(args.out.read_text(encoding="utf-8"))["times"] if args.only and args.out.exists() else {}
     wanted = args.only or [*nets, "job", "once"]
-    times = {name: found for name, found in times.items() if name.split()[0] not in wanted}
+    times = {name: found for name, found in times.items() if not _is_wanted(name, wanted)}
     given = args.folder, args.small, args.images, args.job_images, args.repeats, wanted
     for name, found in _measured(*given):
         print(name, json.dumps(found), flush=True)
@@ -97,19 +96,26 @@ def _measured(
     for work in works.values():
         make(work)
     vgg = works["vgg16"]
-    if {"vgg16", "job"} & set(wanted) and not small:
+    if any(_is_wanted(name, wanted) for name in ("vgg16 frozen", "job")) and not small:
         learn_engine(vgg)
     for repeat in range(repeats):
-        for name in (name for name in works if name in wanted):
-            if name == "vgg16":
+        for name in works:
+            if name == "vgg16" and _is_wanted("vgg16 frozen", wanted):
                 yield "limits", json.loads(watched([*LIMITS, str(vgg.folder)], {}).lines[-1][1])
             for what, peers in COMPARED if name == "vgg16" else (("frozen", OTHERS), ("full", OTHERS)):
-                there = [peer for peer in peers if _takes_part(peer, repeat)]
-                yield f"{name} {what}", side_by_side(works[name], what, there)
+                if _is_wanted(f"{name} {what}", wanted):
+                    there = [peer for peer in peers if _takes_part(peer, repeat)]
+                    yield f"{name} {what}", side_by_side(works[name], what, there)
         if "once" in wanted:
             yield "once", once(folder / "once", vgg.folder, vgg.net)
     if "job" in wanted:
         yield "job", job(vgg, job_images)
+
+
+def _is_wanted(name: str, wanted: Sequence[str]) -> bool:
+    if name == "limits":
+        return _is_wanted("vgg16 frozen", wanted)
+    return name in wanted or name.split()[0] in wanted
 
 
 def _takes_part(peer: str, repeat: int) -> bool:
@@ -135,7 +141,10 @@ def learn_engine(vgg: Work) -> None:
 
 
 def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
-    """Who -> the seconds until it was `ready`, of the `first` epoch and each `later` epoch or step; its memory."""
+    """Who -> the seconds until it was `ready`, of the `first` epoch and each `later` epoch or step; its memory.
+
+    And how many `examples` there were.
+    """
     shutil.rmtree(work.folder / "cache", ignore_errors=True)
     epoch = -(-work.examples // work.net.batch)
     unit = 1 if what == "full" and work.net.jpeg else epoch  # steps that are told at once, and whose time is given
@@ -148,7 +157,8 @@ def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
     # The first two are the start and the first epoch or step. Of ours, the part after it compiles.
     in_turns(list(each.values()), PART, 3 + LATER)
     of_ours = ("finetune", DECODED)
-    return {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}
+    found = {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}
+    return {"examples": work.examples, **found}
 
 
 def _of_a_peer(one: Watched) -> dict[str, Any]:

@@ -78,7 +78,12 @@ def whole(results: Results, who: str) -> float:
     if who == "finetune":
         return median(job["whole"] for job in jobs)
     start, first, later = (seconds(results, "vgg16", "frozen", part, who) for part in ("ready", "first", "later"))
-    return start + (first + (JOB - 1) * later) * results["job_images"] / results["images"]
+    return start + (first + (JOB - 1) * later) * jobs[-1]["images"] / _examples(results)
+
+
+def _examples(results: Results) -> int:
+    """How many there were in an epoch of VGG-16."""
+    return results["times"]["vgg16 frozen"][-1]["examples"]
 
 
 def compared(results: Results) -> dict[str, dict[str, list[float]]]:
@@ -103,7 +108,7 @@ def table(results: Results) -> str:
 def _compared(results: Results, found: dict[str, dict[str, list[float]]]) -> list[str]:
     lines = _header("VGG-16")
     for row, others in found.items():
-        job = f", {results['job_images']:,} images" if row == WHOLE else ""
+        job = f", {results['times']['job'][-1]['images']:,} images" if row == WHOLE else ""
         own = whole(results, "finetune") if row == WHOLE else seconds(results, "vgg16", *ROWS[row])
         lines.append(_line(row + job, own, others))
     used = {who: _memory(results, who) for who in PEERS}
@@ -141,7 +146,7 @@ def _memory(results: Results, who: str) -> float:
 def limits(results: Results) -> list[str]:
     """What the machine reached in the same run, and how near to it ours is."""
     best = {key: median(each[key] for each in results["times"]["limits"]) for key in ("gflops", "gigabytes", "images")}
-    forward = results["operations"] * results["images"] / seconds(results, "vgg16", "frozen", "first") / 1e9
+    forward = results["operations"] * _examples(results) / seconds(results, "vgg16", "frozen", "first") / 1e9
     # A step goes forward once, and back once for the values and once for the weights.
     step = 3 * results["operations"] * results["batch"] / seconds(results, "vgg16", "full", "later") / 1e9
     rate = best["gflops"]
@@ -199,7 +204,7 @@ def others(results: Results) -> list[str]:
 
 def _said(results: Results) -> list[str]:
     made = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    count = f"{results['images']} images of VGG-16, {results['batch']} at once"
+    count = f"{_examples(results)} images of VGG-16, {results['batch']} at once"
     return [f"{count}. {made}; {results['machine']}; {results['date']}."]
 
 
