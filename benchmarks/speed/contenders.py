@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.contenders NAME FOLDER NET [--what frozen|prefix|full] [--epochs 1000] [--small]
 
-It says `ready` when it is about to begin, and then `epoch N` after each epoch; where all learns in images, `step N`
+It says `ready` when it is about to begin, and then `epoch N` after each epoch, or, where all learns in images, `step N`
 after each step.
 """
 
@@ -48,7 +48,8 @@ class Task:
             print("step", number, flush=True)
 
     def epoch(self, number: int) -> None:
-        print("epoch", number, flush=True)
+        if not self.each_step:
+            print("epoch", number, flush=True)
 
 
 def batches(count: int, size: int, epochs: int, task: Task) -> Iterator[np.ndarray]:
