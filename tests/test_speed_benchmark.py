@@ -80,6 +80,12 @@ def test_the_table_has_seconds_of_ours_and_ratios_with_their_range(table: Any):
     assert "| 0.05 s longer, 0.01% of the default interval" in shown
 
 
+def test_it_is_known_whether_all_is_measured(table: Any):
+    assert table.is_complete(RESULTS)
+    times = {name: found for name, found in RESULTS["times"].items() if name != "vgg16 prefix"}
+    assert not table.is_complete({**RESULTS, "times": times})
+
+
 def test_a_bar_that_is_not_met_says_so(table: Any):
     lines = "\n".join(table.bars(table.compared(RESULTS)))
     assert "| first epoch, the tutorial's script | 1.15 × | 2.2 × |" in lines

@@ -98,6 +98,11 @@ def compared(results: Results) -> dict[str, dict[str, list[float]]]:
     return found
 
 
+def is_complete(results: Results) -> bool:
+    """Whether there is all that the table cannot be without."""
+    return {"limits", "job", *(f"vgg16 {what}" for what, _ in ROWS.values())} <= results["times"].keys()
+
+
 def table(results: Results) -> str:
     """The measured times as Markdown: seconds of ours, and how many times as long the others take."""
     found = compared(results)
