@@ -35,6 +35,7 @@ from benchmarks.watched import NEVER, Watched, at, in_turns, trained, watched
 PART = r"^(ready|epoch|step)\b|cache: .* computed|train \| step"
 MANY = 100  # epochs of ours in a part, where they are of a head alone
 LATER = 2  # parts that are measured, at the least
+SETTLING = 2  # further steps of VGG-16, in which the processes still take new memory, and which do not count
 DECODED = "decoded"  # ours with images that are decoded already
 # What is compared, and in which company: so many as the memory holds. Ours is in each.
 COMPARED: Sequence[tuple[str, Sequence[str]]] = (
@@ -156,21 +157,25 @@ def side_by_side(work: Work, what: str, peers: Sequence[str]) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.speed.contenders", *words]
         each[peer] = ours(work.folder, work.net, what, part, decoded=True) if peer == DECODED else Watched(command)
     # The first two are the start and the first epoch or step. Of ours, the part after it compiles.
-    in_turns(list(each.values()), PART, 3 + LATER)
+    settling = SETTLING * (what == "full" and work.net.jpeg)
+    in_turns(list(each.values()), PART, 3 + LATER + settling)
     of_ours = ("finetune", DECODED)
-    found = {who: _of_ours(one, unit) if who in of_ours else _of_a_peer(one) for who, one in each.items()}
+    found = {
+        who: _of_ours(one, unit, settling) if who in of_ours else _of_a_peer(one, settling) for who, one in each.items()
+    }
     return {"examples": work.examples, **found}
 
 
-def _of_a_peer(one: Watched) -> dict[str, Any]:
+def _of_a_peer(one: Watched, settling: int) -> dict[str, Any]:
     ready = at(one, "^ready")
     ends = [when for when, line in one.lines if re.match("epoch|step", line)]
     first, *later = (after - before for before, after in pairwise([ready, *ends]))
-    return {"ready": ready, "first": first, "later": later, "memory": one.memory}
+    return {"ready": ready, "first": first, "later": later[settling:], "memory": one.memory}
 
 
-def _of_ours(one: Watched, unit: int) -> dict[str, Any]:
+def _of_ours(one: Watched, unit: int, settling: int) -> dict[str, Any]:
     later = [(end - began) / (last - first) * unit for (first, began), (last, end) in pairwise(trained(one))]
+    later = later[settling + bool(settling) :]  # its first step is said one part before those of the others
     if not any("rows to train on" in line for _, line in one.lines):  # nothing is kept
         return {"later": later, "memory": one.memory}
     # In the first epoch, what is kept is computed.
