@@ -6,6 +6,7 @@ python -m benchmarks.speed.workload FOLDER NET EXAMPLES [--small]
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,9 @@ SMALL = {  # the same, to see that everything runs
 
 def make(folder: Path, net: Net, examples: int) -> None:
     """Writes FOLDER/model, the pair, and the examples, FOLDER/images or FOLDER/arrays, if they are not there."""
+    if (folder / "arrays").exists() and len(arrays(folder)[1]) != examples:  # another number was asked for before
+        for made in ("images", "arrays"):
+            shutil.rmtree(folder / made, ignore_errors=True)
     if net.jpeg and not (folder / "images").exists():
         _make_images(folder / "images.part", net.example[0], examples)
         (folder / "images.part").rename(folder / "images")
