@@ -43,7 +43,8 @@ def test_a_batch_that_is_not_finite_is_found_in_it(tmp_path: Path, capsys: pytes
     images = np.random.default_rng(0).normal(size=(40, 28, 28, 1)).astype(np.float32)
     images[:, 0, 0] = np.inf
     np.savez(tmp_path / "bad.npz", images=images, labels=np.arange(40) % 2)
-    words = ["data.kind=arrays", f"data.path={tmp_path / 'bad.npz'}", "data.preprocess=none"]
+    # Below the first Relu, of which oneDNN's makes a zero of NaN.
+    words = ["cut=conv1/BiasAdd:0", "data.kind=arrays", f"data.path={tmp_path / 'bad.npz'}", "data.preprocess=none"]
     assert main([*SHORT, *words, f"run.dir={tmp_path / 'run'}", "--dry-run"]) == 4
     assert "begins at: input images has Inf" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
