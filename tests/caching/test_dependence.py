@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from finetune.caching.dependence import Dependence, dependences
+from finetune.caching.frontier import frontiers
 from finetune.engine.compile import as_function, control_flow_v1, features_program
 from finetune.engine.shapes import static_shapes
 from finetune.graph import from_meta
@@ -40,6 +41,17 @@ def weights(*shape: int) -> Any:
 
 def looped(x: Any) -> Any:
     """A recurrence over time, as `dynamic_rnn` writes it: [batch, time, 4] -> [batch, time, 5]."""
+    _, _, made = _recurrence(x)
+    return tf.transpose(made.stack(), [1, 0, 2])
+
+
+def last_state(x: Any) -> Any:
+    """Its last state: [batch, time, 4] -> [batch, 5]."""
+    _, state, _ = _recurrence(x)
+    return state
+
+
+def _recurrence(x: Any) -> Any:
     time_major = tf.transpose(x, tf.concat([[1, 0], tf.range(2, tf.rank(x))], 0))
     steps, batch = tf.unstack(tf.shape(time_major)[:2])
     inputs = tf.TensorArray(tf.float32, steps).unstack(time_major)
@@ -49,8 +61,7 @@ def looped(x: Any) -> Any:
         state = tf.tanh(tf.concat([inputs.read(time), state], 1) @ weights(9, 5))
         return time + 1, state, made.write(time, state)
 
-    _, _, made = tf1.while_loop(lambda time, *_: time < steps, turn, [0, tf.zeros(tf.stack([batch, 5])), outputs])
-    return tf.transpose(made.stack(), [1, 0, 2])
+    return tf1.while_loop(lambda time, *_: time < steps, turn, [0, tf.zeros(tf.stack([batch, 5])), outputs])
 
 
 def unrolled(x: Any) -> Any:
@@ -101,6 +112,7 @@ APART: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "one hot": (lambda x: tf.one_hot(tf.argmax(x, 1), 4), (4,)),
     "padding": (lambda x: tf.pad(x, [[0, 0], [1, 2]]), (4,)),
     "loop": (looped, (6, 4)),
+    "last state": (last_state, (6, 4)),
     "unrolled": (unrolled, (6, 4)),
     "zeros of the batch": (lambda x: tf.concat([x, tf.zeros([tf.shape(x)[0], 2])], 1), (4,)),
 }
@@ -164,6 +176,14 @@ def test_what_joins_examples_is_forbidden_by_name(name: str):
     if name != "chance":  # and rightly so: other mates and another place, another answer
         others = np.concatenate([1 - 3 * batch[:5], batch[3:4], batch[:4] + 2])
         assert not np.allclose(computed(backbone, others)[5], computed(backbone, batch)[3], atol=1e-3)
+
+
+def test_the_last_state_of_a_loop_is_kept():
+    backbone = backbone_of(last_state, 6, 4)
+    shapes, dtypes = static_shapes(backbone, {"x": (6, 4)}, BATCH)
+    found = dependences(backbone.graph, ["x:0"], (), shapes, BATCH)
+    best, *_ = frontiers(backbone.graph, ["y:0"], found, shapes, dtypes, BATCH)
+    assert dict(best.rows) == {"y:0": (5,)}
 
 
 def test_what_learns_is_not_kept_and_forbids_nothing():

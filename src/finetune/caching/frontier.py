@@ -57,6 +57,7 @@ def frontiers(
       batch: the number of rows in `shapes`.
       allowed: the tensors that may be kept; None for all.
     """
+    either = {name for name, known in found.items() if known.is_constant}  # is computed on the side that reads it
     readers, bound = _readers(graph, ends), places(graph)
     kept = [name for name in in_order(graph) if found[name].what in ("rows", "size")]
     turns = dict.fromkeys(bound, _turns(graph, shapes))
@@ -74,7 +75,7 @@ def frontiers(
                 if not outside[ref]:
                     del outside[ref]
         for port, reading in readers.get(name, {}).items():
-            if count := sum(reader not in inside for reader in reading):
+            if count := sum(reader not in inside and reader not in either for reader in reading):
                 outside[f"{name}:{port}"] = count
         can_end = len(outside) <= MOST_TENSORS and not any(node_of(tensor) in bound for tensor in outside)
         if can_end and (frontier := _frontier(graph, outside, found, shapes, dtypes, done, batch, allowed)):
