@@ -173,17 +173,19 @@ def _of_a_peer(one: Watched, settling: int) -> dict[str, Any]:
     ready = at(one, "^ready")
     ends = [when for when, line in one.lines if re.match("epoch|step", line)]
     first, *later = (after - before for before, after in pairwise([ready, *ends]))
-    return {"ready": ready, "first": first, "later": later[settling:], "memory": one.memory}
+    settled = {"early": later[:settling], "later": later[settling:]}
+    return {"ready": ready, "first": first, **settled, "memory": one.memory}
 
 
 def _of_ours(one: Watched, unit: int, settling: int) -> dict[str, Any]:
     later = [(end - began) / (last - first) * unit for (first, began), (last, end) in pairwise(trained(one))]
-    later = later[settling + bool(settling) :]  # its first step is said one part before those of the others
+    later = later[bool(settling) :]  # its first step is said one part before those of the others
+    found = {"early": later[:settling], "later": later[settling:], "memory": one.memory}
     if not any("rows to train on" in line for _, line in one.lines):  # nothing is kept
-        return {"later": later, "memory": one.memory}
+        return found
     # In the first epoch, what is kept is computed.
     ready, filled = at(one, "cache: .* computed"), at(one, "rows to train on")
-    return {"later": later, "memory": one.memory, "ready": ready, "first": filled - ready + median(later)}
+    return {**found, "ready": ready, "first": filled - ready + median(found["later"])}
 
 
 def job(vgg: Work, images: int) -> dict[str, float]:
