@@ -33,13 +33,14 @@ A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of 
 The same command again continues that run.
 
 exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 storage, 70 a bug of ours,
-75 interrupted after a durable save (start the same command again), 130 interrupted by hand.
+75 asked to end by a signal and saved: the same command goes on (a second signal ends at once: 128 + its number).
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import errno
 import importlib
 import importlib.util
@@ -52,6 +53,7 @@ from typing import TYPE_CHECKING
 
 from finetune import __version__, recipe_files
 from finetune.errors import UserError, printable
+from finetune.interruption import REQUEUE, Interrupted, Interruption, heeding_signals
 from finetune.large_pages import restart_with_them
 from finetune.names import did_you_mean
 
@@ -110,6 +112,10 @@ def guarded(action: Callable[[], int | None], log: Path | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return error.status
+    except Interrupted as by:
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(f"interrupted by {by}; the same command goes on", file=sys.stderr)
+        return REQUEUE
     except BrokenPipeError:  # whoever read along has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
         return PIPE
@@ -140,9 +146,10 @@ def train(words: list[str]) -> int:
         raise UserError("recipe", others[0], what, "leave one of them out")
     if instead == [CHECK_DATA]:
         return _check_data(compose(overrides))
-    if flags:
-        return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed)))
-    return _start(compose(overrides), *instead)
+    with heeding_signals() as interruption:
+        if flags:
+            return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed, interruption)))
+        return _start(compose(overrides), interruption, *instead)
 
 
 # Verb -> the room that opens with its help, the function in it that takes the words after it, and what it is for.
@@ -175,7 +182,7 @@ def _dispatch(words: list[str]) -> int:
     return train(words)
 
 
-def _start(composed: Composed, *instead: str) -> int:
+def _start(composed: Composed, interruption: Interruption, *instead: str) -> int:
     from finetune.check import check
 
     check(composed.recipe)
@@ -183,7 +190,8 @@ def _start(composed: Composed, *instead: str) -> int:
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"
     how = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
-    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
+    words = composed.recipe, composed.yaml, composed.overrides
+    return guarded(lambda: run(*words, **how, interruption=interruption), log)
 
 
 def _check_data(composed: Composed) -> int:

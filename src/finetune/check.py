@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.augmenting.augment_keys import settle
 from finetune.errors import UserError
+from finetune.keys import KINDS, instead_of
 from finetune.learning.monitor import GOALS, goal_of
 from finetune.learning.schedules import DECAYS
 from finetune.names import did_you_mean
@@ -128,6 +129,9 @@ def check(recipe: Recipe) -> None:
     _one_of("engine.mode", recipe.engine.mode, ENGINES)
     _number("engine.threads", recipe.engine.threads, least=1)
     _number("run.seed", recipe.run.seed, least=0)
+    for key in recipe.run.allow_change:
+        if key not in KINDS:
+            raise UserError("recipe", "run.allow_change", f"'{key}' is no key of a recipe", instead_of(key))
 
 
 def _cache(recipe: Recipe) -> None:

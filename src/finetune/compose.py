@@ -33,11 +33,11 @@ from omegaconf.errors import (
 from finetune import keys, packaged, recipe_files
 from finetune.check import check
 from finetune.errors import UserError
+from finetune.interruption import REQUEUE
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
-REQUEUE = 75  # the exit status of a job that was stopped and has saved: the jobs after it must not start
 
 OmegaConf.register_new_resolver("packaged", packaged.asset, replace=True)
 
@@ -89,7 +89,7 @@ def through_hydra(flags: list[str], words: list[str], start: Callable[[Composed]
 
     def task(config: DictConfig) -> None:
         statuses.append(start(_composed(config, list(HydraConfig.get().overrides.task))))
-        if statuses[-1] == REQUEUE:
+        if statuses[-1] == REQUEUE:  # the jobs after it must not start
             sys.exit(REQUEUE)
 
     argv, environment = sys.argv, os.environ.get("HYDRA_FULL_ERROR")

@@ -249,6 +249,10 @@ class Run:
 
     dir: Optional[str] = None  # None: runs/<recipe>, with a digest of the overrides if there are any
     seed: int = 0
+    # Keys, or groups of them, in which a run that goes on may differ from how it began; data.path and source.path stand
+    # for files whose content has changed as well.
+    allow_change: list[str] = field(default_factory=list)
+    wait: bool = False  # for another process that is in the run folder, in the place of refusing to be a second one
 
 
 @dataclass

@@ -2,36 +2,73 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from finetune.calibrating.calibration import choose
+from finetune.interruption import Interruption
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import run_folder
+from finetune.results.lock import alone_in
+from finetune.results.run_folder import RunFolder
 from finetune.start import start_tensorflow
 from finetune.surgery.source import read_values
 
 
-def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool = False, dry_run: bool = False) -> int:
+def run(
+    recipe: Recipe,
+    recipe_yaml: str,
+    overrides: list[str],
+    find_rate: bool = False,
+    dry_run: bool = False,
+    interruption: Interruption | None = None,
+) -> int:
     """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
 
     With `find_rate` it only looks for a learning rate, from step 0 on, and leaves nothing to go on with. With `dry_run`
     it does all that comes before the first step, computes that step without taking it, and writes nothing.
 
+    Args:
+      interruption: what tells whether the run was asked to end.
+
     Raises:
       UserError: anything that the user can mend.
+      Interrupted: the run was asked to end; the same command goes on.
     """
-    # ---- Is there anything to do?
-    folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml)
-    if folder.is_finished and not find_rate:
-        print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
-        return 0
+    interruption = interruption or Interruption()
+    interruption.check()  # a job before this one, of a sweep, may have been asked to end
 
+    # ---- Is there anything to do, and is nobody else doing it?
+    folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml, recipe.run.allow_change)
+    if folder.is_finished and not find_rate:
+        return _say_finished(folder)
+    with nullcontext() if dry_run else alone_in(folder.path, recipe.run.wait, check=interruption.check):
+        # Another process may have been in it until now.
+        folder = run_folder.claim(folder.path, recipe_yaml, recipe.run.allow_change)
+        if folder.is_finished and not find_rate:
+            return _say_finished(folder)
+        return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption)
+
+
+def _say_finished(folder: RunFolder) -> int:
+    print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
+    return 0
+
+
+def _go(
+    recipe: Recipe,
+    recipe_yaml: str,
+    overrides: list[str],
+    folder: RunFolder,
+    find_rate: bool,
+    dry_run: bool,
+    interruption: Interruption,
+) -> int:
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
     plan = make_plan(recipe)
-    run_folder.check_same(folder.record, plan.digests)
+    run_folder.check_same(folder.record, plan.digests, recipe.run.allow_change)
 
     # ---- How TensorFlow is to compute, for it is told before it starts. A run that goes on computes as it began.
     engine = choose(recipe, plan, recipe_yaml, folder.record, may_measure=not (find_rate or dry_run))
@@ -43,12 +80,13 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
     from finetune.running import beginning, ending, keeping, rehearsal, training
     from finetune.running.rate_search import search
     from finetune.running.session import open_session
+    from finetune.running.space import check_space
 
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
     saved = None if find_rate else keeping.newest(folder, plan)
     kept = run_folder.kept(folder.record, plan.phases) if saved else {}
-    session = open_session(recipe, plan, pretrained, saved, kept)
+    session = open_session(recipe, plan, pretrained, saved, kept, interruption)
     if find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0
@@ -57,17 +95,20 @@ def run(recipe: Recipe, recipe_yaml: str, overrides: list[str], find_rate: bool 
     proof = None
     if saved is None:
         proof = prove(plan.source, session.model.variants, session.state.variables(), session.first_inputs())
+    pairs = 1 + (recipe.eval.keep_best and len(plan.held_out) > 0)
+    session.said.extend(check_space(session.state, folder.path, recipe.checkpoint.keep, pairs, saved is not None))
     if dry_run:
         print(*beginning.lines(session, saved, started, proof), *rehearsal.rehearse(session), sep="\n")
         return 0
 
-    # ---- The run folder, the first lines, and at step 0 the baselines.
-    telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
-    with closing(session), closing(telling) as tell, closing(keeping.Keeper(folder)) as keeper:
-        if saved is None:
-            beginning.look_before(session, keeper, tell)
+    # ---- The run folder, the first lines, and at step 0 the baselines. Who asks it to end now waits for a save.
+    with interruption.awaited(), closing(session):
+        telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
+        with closing(telling) as tell, closing(keeping.Keeper(folder, tell.line)) as keeper:
+            if saved is None:
+                beginning.look_before(session, keeper, tell)
 
-        # ---- Train, then write the pair, look at it once more, and say what came out.
-        last = training.train(session, keeper, tell)
-        ending.finish(session, folder, tell, last)
+            # ---- Train, then write the pair, look at it once more, and say what came out.
+            last = training.train(session, keeper, tell)
+            ending.finish(session, folder, tell, last)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,8 +250,7 @@ def test_it_says_what_it_does_and_why(reason, exact, tmp_path):
 def test_a_place_without_room_is_passed_over(place, exact, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     if place == "full":
-        usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(frozen_part.shutil, "disk_usage", lambda _: usage._replace(free=100))
+        monkeypatch.setattr(frozen_part, "free_at", lambda _: 100)
     else:
         cache.write_text("mine")
     assert start(tmp_path / "run", words(exact, cache)) == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.compose import Composed, compose
+from finetune.interruption import Interrupted, Interruption
 from finetune.reading.weights import read_index, read_tensors
 from finetune.results import checkpoints
 from finetune.run import run
@@ -59,9 +60,9 @@ TOGETHER = {
 }
 
 
-def start(composed: Composed, folder: Path) -> int:
+def start(composed: Composed, folder: Path, interruption: Interruption | None = None) -> int:
     asked = replace(composed.recipe, run=replace(composed.recipe.run, dir=str(folder)))
-    return run(asked, composed.yaml, [])
+    return run(asked, composed.yaml, [], interruption=interruption)
 
 
 def everything(folder: Path) -> dict[str, dict[str, Any]]:
@@ -128,3 +129,38 @@ def test_each_of_them_does_what_it_is_there_for(tmp_path):
     assert "lora: 2 matrices" in said["lora"]
     assert "plateau: from here on at" in said["plateaus"]
     assert "rollback 1: at step" in said["rollback"]
+
+
+class Asked(Interruption):
+    """Somebody asks the run to end at one of the places at which it can."""
+
+    def __init__(self, place: int):
+        super().__init__()
+        self.left = place
+
+    def check(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.by = "SIGTERM"
+        super().check()
+
+
+@pytest.mark.parametrize("together", ["averages", "plateaus"])
+def test_a_run_that_is_asked_to_end_wherever_it_can_be_ends_bit_identical(together, tmp_path):
+    composed = compose([*WORDS, *TOGETHER[together], "checkpoint.every_steps=3"])
+    assert start(composed, tmp_path / "whole") == 0
+    folder, status, turns = tmp_path / "asked", None, 0
+    while status is None:
+        # The first of them is asked where it begins, and each looks at more batches than the one before.
+        with contextlib.suppress(Interrupted):
+            status = start(composed, folder, Asked(1 + turns))
+        turns += 1
+        assert turns < 40
+    assert turns > 4
+    ours, undisturbed = everything(folder), everything(tmp_path / "whole")
+    assert set(undisturbed) <= set(ours)
+    # A checkpoint that owes an evaluation says so.
+    assert {name: ours[name] for name in ("model/model.index", "best/model.index")} == {
+        name: undisturbed[name] for name in ("model/model.index", "best/model.index")
+    }
+    assert logged(folder) == logged(tmp_path / "whole")

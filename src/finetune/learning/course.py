@@ -66,13 +66,14 @@ class Standing:
 
     `began` has the step after which each phase so far began. Of the phase under way, `best` is the best metric (the
     least, or with a minus sign the most), `waited` the number of evaluations since, and `frozen` the digest of the
-    variables that it does not change, as they were when it began.
+    variables that it does not change, as they were when it began. An evaluation that was interrupted is owed: `owes`.
     """
 
     began: tuple[int, ...] = (0,)
     best: float = math.inf
     waited: int = 0
     frozen: str = ""
+    owes: bool = False
 
     @property
     def number(self) -> int:
@@ -97,7 +98,7 @@ class Standing:
     def at(self, phases: Sequence[Phase], step: int) -> Standing:
         """The standing with which the step after this one is made: in the next phase, if this one is over."""
         standing = self
-        while standing.number < len(phases) - 1 and standing.is_over(phases[standing.number], step):
+        while not self.owes and standing.number < len(phases) - 1 and standing.is_over(phases[standing.number], step):
             standing = Standing((*standing.began, step))
         return standing
 
@@ -108,15 +109,17 @@ class Standing:
             f"{_SAVED}/best": np.float64(self.best),
             f"{_SAVED}/waited": np.int64(self.waited),
             f"{_SAVED}/frozen": self.frozen.encode(),
+            f"{_SAVED}/owes": np.int64(self.owes),
         }
 
 
 def standing_in(saved: Mapping[str, np.ndarray]) -> Standing:
-    """The standing that a checkpoint holds; the one phase of a recipe without phases leaves nothing in it."""
+    """The standing that a checkpoint holds; a recipe without phases leaves one only of an evaluation that is owed."""
     if f"{_SAVED}/began" not in saved:
         return Standing()
     began, best, waited, frozen = (saved[f"{_SAVED}/{name}"] for name in ("began", "best", "waited", "frozen"))
-    return Standing(tuple(int(step) for step in began), float(best), int(waited), bytes(frozen.item()).decode())
+    owes = bool(saved.get(f"{_SAVED}/owes", False))  # older checkpoints do not say it
+    return Standing(tuple(int(step) for step in began), float(best), int(waited), bytes(frozen.item()).decode(), owes)
 
 
 def make_course(

@@ -32,7 +32,7 @@ def make_stride(
     bits from those of a TensorFlow 1 session. What is not finite stops them, and is left to `step`, which the other
     arguments are those of: it finds out what is wrong.
     """
-    total, apply = make_update(state, clip_norm)
+    update, _ = make_update(state, clip_norm)
     losses: list[str] = []
 
     def take(before: int, last: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -74,11 +74,13 @@ def make_stride(
             outputs = program(state.arguments(batch[0], batch[1], seed_of(seed, first + place)))
             changes = changes_in(outputs)
             part, decay = (None if each is None else each[place] for each in (parts, decays))
-            is_finite = tf.math.is_finite(outputs["loss"]) & tf.math.is_finite(total(changes))
-            norm = tf.cond(is_finite, lambda: apply(changes, part, decay), lambda: tf.constant(0.0))
+            is_finite = tf.math.is_finite(outputs["loss"])
+            is_made, norm = tf.cond(
+                is_finite, lambda: update(changes, part, decay), lambda: (is_finite, tf.constant(0.0))
+            )
             told = {**{name: outputs[name] for name in losses}, "gradient_norm": norm}
             arrays = {name: array.write(place, told[name]) for name, array in arrays.items()}
-            return place + 1, made + tf.cast(is_finite, tf.int32), arrays
+            return place + 1, made + tf.cast(is_made, tf.int32), arrays
 
         arrays = {name: tf.TensorArray(tf.float32, count) for name in [*losses, "gradient_norm"]}
         _, made, arrays = tf.while_loop(go_on, one, (0, 0, arrays))

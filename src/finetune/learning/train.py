@@ -36,7 +36,12 @@ def check_finite(state: State, step: int) -> None:
 
 def seed_of(run_seed: int, step: int) -> Any:
     """The seed of everything random in a step: int32 [2]."""
-    return tf.random.experimental.stateless_fold_in([run_seed & 0x7FFFFFFF, run_seed >> 31], step)
+    return _folded(tf.constant([run_seed & 0x7FFFFFFF, run_seed >> 31]), tf.convert_to_tensor(step))
+
+
+@tf.function(reduce_retracing=True)
+def _folded(seed: Any, step: Any) -> Any:
+    return tf.random.experimental.stateless_fold_in(seed, step)  # several ops, at every step
 
 
 def make_step(
@@ -60,7 +65,7 @@ def make_step(
     together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
     """
     compute = program if accumulate == 1 else in_portions(program, accumulate)
-    total, apply = make_update(state, clip_norm)
+    update, apply = make_update(state, clip_norm)
 
     def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
         outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
@@ -69,15 +74,15 @@ def make_step(
         loss = losses["loss"]
         if not np.isfinite(loss):
             raise NonFinite(number, f"the loss is {loss}")
-        # With a loss scale, gradients that overflow are no fault: the step is left out, and the scale falls.
-        if state.scale is None and not np.isfinite(float(total(changes))):
-            bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
-            if bad or clip_norm is not None:  # else only the sum was too large, and nothing is wrong
-                what = shortlist(bad) or "the norm of the gradients"
-                raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
         part = None if share is None else tf.constant(share(number), tf.float32)
         decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
-        norm = apply(changes, part, decay)
+        is_made, norm = update(changes, part, decay)
+        if not is_made:
+            bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
+            if bad or clip_norm is not None:  # else only the norm was too large, and nothing is wrong
+                what = shortlist(bad) or "the norm of the gradients"
+                raise NonFinite(number, f"the loss is {loss:.4g}, but not finite is {what}")
+            norm = apply(changes, part, decay, norm)
         scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
         return {**losses, "gradient_norm": norm, **scale}
 
@@ -95,19 +100,23 @@ def changes_in(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_update(state: State, clip_norm: float | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(total, apply): a number that is not finite where a change is not, and what makes the changes of one step.
+    """(update, apply): what makes the changes of one step if all of them are finite, and what makes them anyhow.
 
-    `apply` takes the changes, the share of the learning rate and the decay of the averages, None where there is none,
-    and gives the norm of the gradients.
+    Both take the changes, the share of the learning rate and the decay of the averages, None where there is none, and
+    `apply` the norm of the gradients. `update` gives whether it has made them, and the norm; `apply` gives the norm.
+
+    With a loss scale, gradients that overflow are no fault: the step is left out, the scale falls, and all is well.
     """
 
     @tf.function(reduce_retracing=True)
-    def total(changes: Mapping[str, Any]) -> Any:
-        # Sums, for they take one pass and no memory. A NaN or an Inf among the summands is in the sum.
-        sums = [tf.reduce_sum(tf.cast(t, tf.float32)) for t in changes.values() if t.dtype.is_floating]
-        if clip_norm is not None:  # by a norm that is Inf every gradient would become NaN
-            sums.append(tf.linalg.global_norm([t for n, t in changes.items() if n.startswith("gradient/")]))
-        return tf.add_n(sums)
+    def update(changes: Mapping[str, Any], part: Any, decay: Any) -> tuple[Any, Any]:
+        if state.scale is not None:
+            return tf.constant(True), apply(changes, part, decay, None)
+        # The norm is needed anyhow, and takes one pass and no memory. A NaN or an Inf among the summands is in the sum.
+        norm = tf.linalg.global_norm(list(_of(changes, "gradient/").values()))
+        updates = [t for t in _of(changes, "update/").values() if t.dtype.is_floating]
+        is_finite = tf.math.is_finite(tf.add_n([norm, *(tf.reduce_sum(tf.cast(t, norm.dtype)) for t in updates)]))
+        return is_finite, tf.cond(is_finite, lambda: apply(changes, part, decay, norm), lambda: norm)
 
     def take(gradients: Mapping[str, Any], updates: Mapping[str, Any], decay: Any, norm: Any) -> None:
         if clip_norm is not None:
@@ -120,12 +129,11 @@ def make_update(state: State, clip_norm: float | None) -> tuple[Callable[..., An
             follow(state.averages, state.live, decay)
 
     @tf.function(reduce_retracing=True)
-    def apply(outputs: Mapping[str, Any], part: Any, decay: Any) -> Any:
+    def apply(outputs: Mapping[str, Any], part: Any, decay: Any, norm: Any) -> Any:
         gradients, updates = _of(outputs, "gradient/"), _of(outputs, "update/")
         if part is not None:  # of a step that is left out too, for the rate is part of what is saved
             state.groups.slow_down(part)
         if state.scale is None:
-            norm = tf.linalg.global_norm(list(gradients.values()))
             take(gradients, updates, decay, norm)
             return norm
         gradients = {name: gradient / state.scale.factor for name, gradient in gradients.items()}
@@ -136,7 +144,7 @@ def make_update(state: State, clip_norm: float | None) -> tuple[Callable[..., An
         state.scale.learn(is_finite)
         return norm
 
-    return total, apply
+    return update, apply
 
 
 def _of(outputs: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -160,13 +168,14 @@ class Clock:
 class Actions:
     """What is done beside the steps: each is called with the number of the step just made.
 
-    `evaluate` tells whether that was to be the last one.
+    `evaluate` tells whether that was to be the last one, `leaves` whether the training is to end here and go on later.
     """
 
     log: Callable[[int, Mapping[str, float]], None]
     evaluate: Callable[[int], bool]
     save: Callable[[int], None]
     advance: Callable[[float], None]
+    leaves: Callable[[], bool] = lambda: False
 
 
 def strides(start: int, stop: int, longest: int, at: Sequence[int | None]) -> Iterator[int]:
@@ -193,8 +202,8 @@ def loop(
 ) -> int:
     """Makes the steps after `start`, or fewer if an evaluation says so; gives the number of the last one.
 
-    It is always evaluated and saved. Between two `ends` steps are made at a stride, of one batch that has all their
-    examples; whatever is done beside the steps is done after a stride.
+    It is always saved, and evaluated unless it only `leaves`. Between two `ends` steps are made at a stride, of one
+    batch that has all their examples; whatever is done beside the steps is done after a stride.
     """
     saved = logged_at = time.monotonic()
     logged = before = start
@@ -217,10 +226,11 @@ def loop(
         is_last = last == ends[-1]
         if is_last or evaluation.due(last, now, now):
             is_last = actions.evaluate(last) or is_last
-        if is_last or checkpoints.due(last, saved, now):
+        leaves = actions.leaves()
+        if is_last or leaves or checkpoints.due(last, saved, now):
             actions.save(last)
             saved = time.monotonic()
-        if is_last:
+        if is_last or leaves:
             return last
         logged_at += time.monotonic() - now  # only steps count in the rate
     return start

@@ -97,21 +97,34 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file aside, syncs it and renames it into place."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = aside_of(path)
     try:
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
-def _cannot_be_written(path: Path, error: Exception) -> UserError:
+def aside_of(path: Path) -> Path:
+    """Where something is written before it comes to its place."""
+    return path.with_name(f".writing-{path.name}.{os.getpid()}")
+
+
+def tidy(folder: Path) -> None:
+    """Removes what processes that were killed left half written. No other may be writing there."""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(r"\.writing-.+\.\d+", left.name):
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def cannot_be_written(path: Path, error: Exception) -> UserError:
+    """What to say where a file cannot be written."""
     # TensorFlow puts the op and a temporary name before what the system says.
     said = getattr(error, "strerror", None) or str(getattr(error, "message", error)).rpartition("; ")[2]
     reason = said.partition(" [Op:")[0]
@@ -119,7 +132,8 @@ def _cannot_be_written(path: Path, error: Exception) -> UserError:
     return UserError("storage", str(path), f"cannot be written: {reason}", todo)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,7 +154,7 @@ def write(
     """
     import tensorflow as tf
 
-    aside = folder / f".writing-{name}.{os.getpid()}"
+    aside = aside_of(folder / name)
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -152,11 +166,11 @@ def write(
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             os.replace(file, folder / file.name)
-        _sync_folder(folder)
+        sync_folder(folder)
         if frozen is not None:
             frozen.lies_at(folder / name)
     except (tf.errors.OpError, OSError) as error:
-        raise _cannot_be_written(folder / name, error) from error
+        raise cannot_be_written(folder / name, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -8,6 +8,7 @@ anything else, and are not needed by anyone who restores.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import time
@@ -31,6 +32,8 @@ from finetune.surgery import specialize
 from finetune.surgery.cut import cut
 from finetune.surgery.functions import with_names
 from finetune.surgery.source import of_piece
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
 
 
 def make_pair_graph(
@@ -186,9 +189,10 @@ def write_pair(
 ) -> None:
     """Writes a folder that is a complete pair: graph, checkpoint, a relative `checkpoint` file, and texts beside it.
 
-    The folder is made aside and renamed into place, so that there is the old one or the new one.
+    The folder is made aside and renamed into place, so that there is the old one or the new one. Where the file system
+    has no exchange of two names there is neither for a moment; `mend` knows what a kill in it leaves.
     """
-    aside = folder.with_name(f".writing-{folder.name}.{os.getpid()}")
+    aside = checkpoints.aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     checkpoints.write(aside, stem, values, pieces)
@@ -197,21 +201,32 @@ def write_pair(
     for name, text in beside.items():
         checkpoints.write_text(aside / name, text)
     before = folder.with_name(f".before-{folder.name}.{os.getpid()}")
-    if folder.exists():
-        os.rename(folder, before)
-    os.rename(aside, folder)
+    if _exchanged(aside, folder):
+        before = aside
+    else:
+        if folder.exists():
+            os.rename(folder, before)
+        os.rename(aside, folder)
+    checkpoints.sync_folder(folder.parent)
     shutil.rmtree(before, ignore_errors=True)
 
 
+def _exchanged(one: Path, other: Path) -> bool:
+    """Lets two folders change places in one moment; False if they did not. See renameat2(2), of Linux since 3.15."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # another system
+        return False
+    return not rename(_HERE, os.fsencode(one.absolute()), _HERE, os.fsencode(other.absolute()), _EXCHANGE)
+
+
 def mend(folder: Path) -> None:
-    """Makes whole what a kill left of `write_pair`: the old pair if it had its other name, nothing half written."""
+    """Makes whole what a kill left of `write_pair`: the old pair, if it had its other name."""
     for old in folder.parent.glob(f".before-{folder.name}.*"):
         if folder.exists():
             shutil.rmtree(old)
         else:
             os.rename(old, folder)
-    for half in folder.parent.glob(f".writing-{folder.name}.*"):
-        shutil.rmtree(half)
 
 
 def read_back(

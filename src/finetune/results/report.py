@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from finetune.inspecting.picture import Caption, counted, draw, note
 from finetune.inspecting.repeats import short
 from finetune.judging.evaluate import Evaluation
 from finetune.learning import monitor
-from finetune.learning.course import Phase, Standing
+from finetune.learning.course import Phase, Standing, standing_in
 from finetune.names import node_of
 from finetune.plan import Plan
 from finetune.reading import metagraph
 from finetune.recipe import Recipe, Train
 from finetune.recipe_files import flat
+from finetune.results.appending import Appending
 from finetune.results.card import CARD
 from finetune.results.checkpoints import Loaded, write_text
 from finetune.results.run_files import LOG, METRICS
@@ -56,8 +57,8 @@ class Report:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._log = (folder / LOG).open("a", encoding="utf-8")
-        self._metrics = (folder / METRICS).open("a", encoding="utf-8")
+        self._log = Appending(folder / LOG)
+        self._metrics = Appending(folder / METRICS)
         self._events: Any = None
         self._bar: Any = None
         self._speaking = threading.Lock()  # what is written beside the training is told of when it is done
@@ -69,13 +70,12 @@ class Report:
         text = printable(text)  # names come from files of others
         with self._speaking:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-            self._log.flush()
             if self._bar is not None:
                 self._bar.clear()
             try:
                 print(text, flush=True)
-            except BrokenPipeError:
-                # Whoever read along has gone; the run and its log go on.
+            except OSError:
+                # Whoever read along has gone, or the terminal is closed; the run and its log go on.
                 sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
             if self._bar is not None:
                 self._bar.refresh()
@@ -86,8 +86,7 @@ class Report:
 
         part = {"part": self.part} if self.part else {}
         self._metrics.write(json.dumps({"step": step, "phase": phase, **part, **values}) + "\n")
-        self._metrics.flush()
-        with self._writer().as_default(step=step):
+        with self._drawing(step):
             for name, value in values.items():
                 tf.summary.scalar(f"{phase}/{name}", value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -100,10 +99,9 @@ class Report:
             self._events = None
         self._metrics.close()
         forget_after(self._folder, step, rollbacks=number - 1)
-        self._metrics = (self._folder / METRICS).open("a", encoding="utf-8")
+        self._metrics = Appending(self._folder / METRICS)
         entry = {"step": step, "phase": "rollback", "number": number, "failed": failed, "what": what, "share": share}
         self._metrics.write(json.dumps(entry) + "\n")
-        self._metrics.flush()
         if self._bar is not None:
             self._bar.n = step
         self.line(f"rollback {number}: at step {failed} {what}; back to step {step}, at {share:g} of the learning rate")
@@ -112,14 +110,14 @@ class Report:
         """The graph of the grafted model, for TensorBoard."""
         import tensorflow as tf
 
-        with self._writer().as_default(step=0):
+        with self._drawing(0):
             tf.summary.graph(tf.compat.v1.GraphDef.FromString(meta.graph_def.SerializeToString()))
 
     def hparams(self, recipe: Recipe) -> None:
         """The recipe as hyper-parameters, so that TensorBoard can compare runs."""
         from tensorboard.plugins.hparams import api
 
-        with self._writer().as_default(step=0):
+        with self._drawing(0):
             values = flat(asdict(recipe))
             given = {name: value for name, value in values.items() if value not in (None, [], {})}
             api.hparams({n: v if isinstance(v, (bool, int, float, str)) else json.dumps(v) for n, v in given.items()})
@@ -141,7 +139,7 @@ class Report:
         for head, judged in found.items():
             name = "held-out" if len(found) == 1 else f"held-out {head}"
             rows = ["| image | is | taken for | probability |", "|---|---|---|---|"]
-            with self._writer().as_default(step=step):
+            with self._drawing(step):
                 for place, (index, image) in enumerate(zip(chosen, images, strict=False)):
                     label, guess = judged.said(judged.targets[index]), judged.said(judged.predictions[index])
                     right = bool(judged.is_right[index]) if judged.task.classes else None
@@ -156,7 +154,7 @@ class Report:
         import tensorflow as tf
 
         if len(images):
-            with self._writer().as_default(step=0):
+            with self._drawing(0):
                 tf.summary.image("training images after augmentation", mosaic(images)[np.newaxis])
 
     def progress(self, start: int, stop: int) -> None:
@@ -189,20 +187,31 @@ class Report:
 
     def close(self) -> None:
         """Writes out what is still held."""
+        import tensorflow as tf
+
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(tf.errors.OpError):
+                self._events.close()
         self._log.close()
         self._metrics.close()
 
-    def _writer(self) -> Any:
+    def sync(self) -> None:
+        """Makes the numbers that were told so far survive a loss of power."""
+        self._metrics.sync()
+
+    @contextlib.contextmanager
+    def _drawing(self, step: int) -> Iterator[None]:
+        """For TensorBoard, at a step; where that cannot be written, its curves have a gap."""
         import tensorflow as tf
 
-        if self._events is None:
-            self._events = tf.summary.create_file_writer(str(self._folder / EVENTS))
-        return self._events
+        with contextlib.suppress(tf.errors.OpError):
+            if self._events is None:
+                self._events = tf.summary.create_file_writer(str(self._folder / EVENTS))
+            with self._events.as_default(step=step):
+                yield
 
 
 def framed(image: np.ndarray, right: bool | None) -> np.ndarray:
@@ -233,11 +242,14 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     return rows.reshape(rows.shape[0] * rows.shape[1], -1, 3)
 
 
-def forget_after(folder: Path, step: int, rollbacks: int = 0) -> None:
-    """Takes back what a run reported beyond the step from which it goes on, and all but its first few rollbacks."""
+def forget_after(folder: Path, step: int, rollbacks: int = 0, owes: bool = False) -> None:
+    """Takes back what a run reported beyond the step from which it goes on, and all but its first few rollbacks.
+
+    An evaluation of that step that it `owes` is taken back too.
+    """
     path = folder / METRICS
     if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _stays(line, step, rollbacks)]
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _stays(line, step, rollbacks, owes)]
         write_text(path, "".join(f"{line}\n" for line in kept))
     if (folder / EVENTS).is_dir():
         for events in sorted((folder / EVENTS).iterdir()):
@@ -265,12 +277,12 @@ def _forget_events_after(path: Path, step: int) -> None:
         os.replace(aside, path)
 
 
-def _stays(line: str, step: int, rollbacks: int) -> bool:
+def _stays(line: str, step: int, rollbacks: int, owes: bool) -> bool:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         entry = json.loads(line)
         if entry.get("phase") == "rollback":
             return int(entry["number"]) <= rollbacks
-        return int(entry["step"]) <= step
+        return int(entry["step"]) <= step - (owes and entry.get("phase") == "eval")
     return False  # a line cut short by the kill
 
 
@@ -286,7 +298,8 @@ def open_report(folder: Path, saved: Loaded | None) -> Report:
     if saved is None:
         forget_after(folder, -1)
     else:
-        forget_after(folder, saved.step, monitor.watch_in(saved.values).rollbacks)
+        rollbacks, owes = monitor.watch_in(saved.values).rollbacks, standing_in(saved.values).owes
+        forget_after(folder, saved.step, rollbacks, owes)
     return Report(folder)
 
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from finetune.calibrating.machine import this_machine
 from finetune.errors import UserError
 from finetune.large_pages import are_on
 from finetune.learning.course import Phase
@@ -20,7 +21,8 @@ from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import differences, flat, parse
 from finetune.results import rates
-from finetune.results.checkpoints import write_text
+from finetune.results.checkpoints import sync_folder, tidy, write_text
+from finetune.results.lock import LOCK
 
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
@@ -29,7 +31,16 @@ MODEL = "model"
 BEST = "best"
 
 # Keys that change how long a run goes on, or what it tells, and no value that it computes.
-HARMLESS = ("run.dir", "train.steps", "train.epochs", "train.log_every_steps", "eval.", "checkpoint.")
+HARMLESS = (
+    "run.dir",
+    "run.wait",
+    "run.allow_change",
+    "train.steps",
+    "train.epochs",
+    "train.log_every_steps",
+    "eval.",
+    "checkpoint.",
+)
 HARMLESS += ("train.stop_early", "train.on_nan", "cache.mode", "cache.dir", "cache.max_gb")
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
@@ -65,8 +76,11 @@ class RunFolder:
         return self.path / BEST
 
 
-def claim(path: Path, recipe_yaml: str) -> RunFolder:
+def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolder:
     """Looks at a run folder; writes nothing.
+
+    Args:
+      allowed: keys, or groups of them, that may differ from those of the run that is there.
 
     Raises:
       UserError: it holds a run of another recipe, or something that is no run.
@@ -77,7 +91,7 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
     if not path.is_dir():
         raise UserError("recipe", "run.dir", f"'{path}' is a file", "name a folder")
     if not stored.exists():
-        others = sorted({f.name for f in path.iterdir()} - {rates.LINES, rates.PICTURE})
+        others = sorted({f.name for f in path.iterdir()} - {rates.LINES, rates.PICTURE, LOCK})
         if others:
             what = f"'{path}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
@@ -89,12 +103,19 @@ def claim(path: Path, recipe_yaml: str) -> RunFolder:
     now = flat(parse(recipe_yaml, "this recipe"))
     counted += () if now.get("train.schedule", "constant") in ("constant", "plateau") else LENGTHS
     harmful = [c for c in changes if c[0] in counted or not c[0].startswith(harmless)]
+    harmful = [c for c in harmful if not _is_allowed(c[0], allowed)]
     if harmful:
         shown = [f"  {key}: {old!r} there, {new!r} now" for key, old, new in harmful[:3]]
         what = f"'{path}' is the run of another recipe: {len(harmful)} keys differ"
-        raise UserError("recipe", "run.dir", what, "name another run.dir, or remove that folder", *shown)
-    changes = [c for c in changes if c[0] != "run.dir"]
+        names = ",".join(dict.fromkeys(key for key, _, _ in harmful[:3]))
+        todo = f"name another run.dir, or go on all the same with run.allow_change=[{names}]"
+        raise UserError("recipe", "run.dir", what, todo, *shown)
+    changes = [c for c in changes if c[0] not in ("run.dir", "run.wait", "run.allow_change")]
     return RunFolder(path, read_record(path), bool(changes))
+
+
+def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
 def _waits_for_plateaus(recipe_yaml: str) -> bool:
@@ -122,8 +143,11 @@ def add_to_record(path: Path, entries: Mapping[str, Any]) -> None:
 
 
 def prepare(folder: RunFolder, recipe_yaml: str) -> None:
-    """Makes the folder, and stores the recipe in it."""
+    """Makes the folder, removes what a killed process left half written in it, and stores the recipe."""
+    for place in (folder.path, folder.checkpoints):
+        tidy(place)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    sync_folder(folder.path)
     write_text(folder.path / RECIPE, recipe_yaml)
 
 
@@ -132,8 +156,10 @@ def kept(record: Mapping[str, Any], phases: Sequence[Phase]) -> dict[str, list[s
     return record.get("kept", {phase.name: [] for phase in phases})
 
 
-def check_same(record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuses to go on with a run whose source or data is not what it was.
+def check_same(
+    record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str]], allowed: Sequence[str] = ()
+) -> None:
+    """Refuses to go on with a run whose source or data is not what it was, unless that is `allowed` by its key.
 
     Raises:
       UserError: naming what has changed.
@@ -141,9 +167,26 @@ def check_same(record: Mapping[str, Any], digests: Mapping[str, Mapping[str, str
     for key, now in digests.items():
         before = record.get("digests", {}).get(key, now)
         changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if changed:
+        if changed and not _is_allowed(key, allowed):
             what = f"{', '.join(changed)} changed since this run began"
-            raise UserError("data" if key == "data.path" else "source", key, what, "name a new run.dir to begin anew")
+            todo = f"name a new run.dir to begin anew, or go on all the same with run.allow_change=[{key}]"
+            raise UserError("data" if key == "data.path" else "source", key, what, todo)
+
+
+def conditions() -> dict[str, Any]:
+    """What the bits of a run depend on, beside its recipe and its engine."""
+    machine = this_machine()
+    # Processors of several kinds may have one name.
+    names = {"processor": machine.processor, "its instructions": machine.flags, "cores": machine.cores}
+    return {"tensorflow": _version("tensorflow"), **names}
+
+
+def other_conditions(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A warning where a run goes on under others than those that it began under."""
+    before = record.get("conditions", now)
+    changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    said = f"warning: the last bits will not be those of an uninterrupted run: {'; '.join(changed)}"
+    return [said] if changed else []
 
 
 def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> dict[str, Any]:
@@ -160,7 +203,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
             "held_out": len(plan.held_out),
             "classes": {task.name: list(task.classes) for task in plan.tasks},
         },
-        "digests": plan.digests,
+        "conditions": conditions(),
         "proof": asdict(proof) if proof else None,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},

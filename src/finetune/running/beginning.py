@@ -47,18 +47,18 @@ def open_folder(
 ) -> Report:
     """Makes the run folder, or mends what a killed run left half done; gives the place from which the run speaks."""
     plan, model = session.plan, session.model
-    run_folder.prepare(folder, recipe_yaml)
     for pair in (folder.model, folder.best):
         export.mend(pair)
+    run_folder.prepare(folder, recipe_yaml)
     record = folder.record or {
         **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof),
         **report.variable_record(plan, model),
         "engine": started.record(),
     }
-    run_folder.write_record(folder.path, {**record, "status": "running"})
+    run_folder.write_record(folder.path, {**record, "digests": plan.digests, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
-    for line in lines(session, saved, started, proof):
+    for line in [*lines(session, saved, started, proof), *run_folder.other_conditions(record, run_folder.conditions())]:
         tell.line(line)
     if keeping.write_graph(session, folder):
         tell.graph(session.meta)
@@ -70,7 +70,7 @@ def open_folder(
 def look_before(session: Session, keeper: Keeper, tell: Report) -> None:
     """Step 0: the baselines, some training images as augmentation leaves them, and a checkpoint to go back to."""
     tell.part = session.phase.name
-    fill_both(session.frozen_part, tell)
+    fill_both(session.frozen_part, tell, session.interruption.check)
     training.evaluate(session, keeper, tell, 0)
     if found := looking.probe(session):
         tell.scalars("probe", 0, found)

@@ -30,6 +30,10 @@ class Beside:
         while self._given and (len(self._given) > left or self._given[0].done()):
             self._given.popleft().result()
 
+    def is_idle(self) -> bool:
+        """Whether all is done."""
+        return all(one.done() for one in self._given)
+
     def close(self) -> None:
         """Waits for what is under way, for it is worth having; raises nothing."""
         self._thread.shutdown(wait=True)

@@ -30,6 +30,7 @@ from finetune.learning.course import Phase
 from finetune.plan import Plan
 from finetune.recipe import Cache, Data, Recipe
 from finetune.results.report import Report
+from finetune.running.space import free_at
 from finetune.start import onednn_is_on
 from finetune.surgery.variants import Variants
 
@@ -94,7 +95,7 @@ def decide(
         kept = count * training + len(plan.held_out)
         # A run that goes on may have all of it already.
         place = cache_folder(asked)
-        free = free_at(place) if before is None else math.inf
+        free = free_at(place) * _SPARE if before is None else math.inf
         least = None
         for part in parts:
             if before is not None and list(part.frontier.tensors) != list(before):
@@ -120,13 +121,6 @@ def _steps_of(plan: Plan, phase: Phase) -> int:
     number = plan.phases.index(phase)
     before = [earlier.last for earlier in plan.phases[:number] if earlier.last is not None]
     return (plan.steps if phase.last is None else min(phase.last, plan.steps)) - max(before, default=0)
-
-
-def free_at(place: Path) -> float:
-    """The bytes that may be written at a place, with some to spare; none where nothing may."""
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free * _SPARE if place.is_dir() and os.access(place, os.W_OK) else 0.0
 
 
 def _said(part: Part, training: bool, recipe: Recipe) -> str:
@@ -309,10 +303,15 @@ class FrozenPart:
         }
 
 
-def fill_both(part: FrozenPart | None, tell: Report) -> None:
-    """Computes what is not kept yet, if anything is to be."""
+def fill_both(part: FrozenPart | None, tell: Report, check: Callable[[], None] = lambda: None) -> None:
+    """Computes what is not kept yet, if anything is to be; `check` may end it where nothing is lost."""
+
+    def progress(rows: int, of: int) -> None:
+        check()
+        tell.computed(rows, of)
+
     for training in (True, False) if part is not None else ():
-        for line in part.fill(training, tell.computed) if part is not None else ():
+        for line in part.fill(training, progress) if part is not None else ():
             tell.line(line)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune.bits import same_bits
+from finetune.errors import UserError
 from finetune.learning.state import check_frozen, moved, saved_keys
 from finetune.learning.train import check_finite
 from finetune.plan import Plan
@@ -21,6 +22,9 @@ from finetune.results.run_folder import RunFolder
 from finetune.running.beside import Beside
 from finetune.running.session import Session
 
+AGAIN = 30.0  # seconds until what the disk did not take is tried again
+PATIENCE = 600.0  # seconds that a run waits at its end, if it has to
+PAUSE = 2.0  # seconds between two attempts then
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
 
 
@@ -41,13 +45,18 @@ def check_sound(session: Session, step: int) -> None:
 class Keeper:
     """Writes beside the training what a run keeps, as it is when it is asked to.
 
-    What it cannot write is told of when it is asked again: `save`, `keep_best` and `wait` raise the `UserError`.
+    What the disk does not take is held, and tried again until something newer takes its place: the training goes on.
+    Any other error is told of when it is asked again: `save`, `keep_best` and `wait` raise it.
     """
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, tell: Callable[[str], None] = lambda line: None):
         self.folder = folder
+        self._tell = tell
         self._beside = Beside()
         self._frozen: tuple[str, FrozenShard | None] = "", None
+        self._held: dict[str, Callable[[], None]] = {}  # what -> what writes it; changed by the thread alone
+        self._refused: UserError | None = None
+        self._tried = 0.0
 
     def save(self, session: Session, step: int, then: Callable[[], None] = lambda: None) -> None:
         """A checkpoint to go on from; `then` is called when it is safe.
@@ -60,7 +69,7 @@ class Keeper:
         # Slices of one variable stay together, and a matrix that adapters are merged into changes.
         frozen = state.frozen.keys() - session.pieces.keys() - _adapted(session)
         tensors = state.everything(step) | session.merged(state.variables())
-        tensors |= session.standing.tensors() if session.recipe.phases else {}
+        tensors |= session.standing.tensors() if session.recipe.phases or session.standing.owes else {}
         changing = _as_they_are({name: tensor for name, tensor in tensors.items() if name not in frozen})
         retention = checkpoints.Retention(asked.keep, asked.keep_every_hours)
         words = self.folder.checkpoints, f"{STEM}-{step}", changing, session.pieces, retention, time.time()
@@ -70,17 +79,61 @@ class Keeper:
             checkpoints.save(*words, shard)
             then()
 
-        self._beside.do(write)
+        self._give(f"step {step}", "checkpoint", write)
 
     def keep_best(self, session: Session, evaluated: Mapping[str, float]) -> None:
         """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
         check_sound(session, int(evaluated["step"]))
         graph, values, pieces, texts = _of_pair(session, evaluated)
-        self._beside.do(partial(export.write_pair, self.folder.best, graph, _as_they_are(values), pieces, texts))
+        write = partial(export.write_pair, self.folder.best, graph, _as_they_are(values), pieces, texts)
+        self._give("the best model so far", "best", write)
 
-    def wait(self) -> None:
-        """Until all is written."""
+    def try_again(self) -> None:
+        """Tries to write what is held, if it was not tried just now."""
+        if self._held and self._beside.is_idle() and time.monotonic() - self._tried >= AGAIN:
+            self._retry()
+
+    def wait(self, check: Callable[[], None] = lambda: None) -> None:
+        """Until all is written; `check` is called between two attempts, and may raise.
+
+        Raises:
+          UserError: the disk does not take it for so long that nobody seems to see to it.
+        """
         self._beside.wait()
+        end = time.monotonic() + PATIENCE
+        while self._held:
+            if time.monotonic() > end and self._refused is not None:
+                raise self._refused
+            check()
+            time.sleep(PAUSE)
+            self._retry()
+            self._beside.wait()
+
+    def _retry(self) -> None:
+        for kind, write in list(self._held.items()):
+            self._give("what was held", kind, write)
+
+    def _give(self, what: str, kind: str, write: Callable[[], None]) -> None:
+        self._beside.do(partial(self._attempt, what, kind, write))
+
+    def _attempt(self, what: str, kind: str, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (UserError, OSError) as refused:
+            error = refused
+            if isinstance(error, OSError):
+                error = checkpoints.cannot_be_written(self.folder.path, error)
+            if error.code != "storage":
+                raise
+            if kind not in self._held:
+                self._tell(
+                    f"warning: {what} is not saved: {error.where}: {error.what}; the run goes on and tries again"
+                )
+            self._held[kind], self._refused = write, error
+        else:
+            if self._held.pop(kind, None) is not None:
+                self._tell("storage: the disk takes it again")
+        self._tried = time.monotonic()
 
     def close(self) -> None:
         """Waits as well, and raises nothing."""

@@ -22,6 +22,7 @@ from finetune.engine.reuse import with_old_rows
 from finetune.engine.rows import check_sizes
 from finetune.examples import batches
 from finetune.examples.data import Examples
+from finetune.interruption import Interruption
 from finetune.learning import monitor
 from finetune.learning.course import Phase, Standing, naming, standing_in
 from finetune.learning.distill import with_old_logits
@@ -59,6 +60,7 @@ class Session:
     mixing: Mixing | None
     old_head: Callable[[Values], Values] | None
     said: list[str]  # of sizes that were changed, and rows that were taken over
+    interruption: Interruption
     start: int
     stop: int
     standing: Standing
@@ -172,17 +174,22 @@ class Session:
         return next(self._as_taken(batches.training_batches(self.plan.training, load, *words), training=True))
 
     def in_order(self, examples: Examples) -> Iterator[batches.Batch]:
-        """Every example once, as evaluation takes them."""
+        """Every example once, as evaluation takes them; raises `Interrupted` between two batches if that is asked."""
         if (part := self.frozen_part) is not None:
             if examples is self.plan.held_out:
                 examples = part.kept.get(False, examples)
             if part.holds(examples):
-                return part.in_order(examples, *self._judged)
+                return self._heeding(part.in_order(examples, *self._judged))
         return self._as_taken(self.in_order_as_they_are(examples))
 
     def in_order_as_they_are(self, examples: Examples) -> Iterator[batches.Batch]:
         """The same with the source's own inputs, whatever is kept."""
-        return batches.evaluation_batches(examples, self._loader(examples), *self._judged)
+        return self._heeding(batches.evaluation_batches(examples, self._loader(examples), *self._judged))
+
+    def _heeding(self, given: Iterator[batches.Batch]) -> Iterator[batches.Batch]:
+        for batch in given:
+            self.interruption.check()
+            yield batch
 
     def to_learn_from(self) -> Examples:
         """The training examples as an evaluation would take them: what is kept of them, where that is the same."""
@@ -249,11 +256,13 @@ def open_session(
     pretrained: Mapping[str, np.ndarray],
     saved: Loaded | None = None,
     kept: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    interruption: Interruption | None = None,
 ) -> Session:
     """Grafts the heads, and begins with fresh values or goes on from a checkpoint in the phase that it was in.
 
     Args:
       kept: the tensors that the run keeps of each phase that it has begun, none for nothing.
+      interruption: what tells whether the run was asked to end.
 
     Raises:
       UserError: the recipe does not fit the source, or the checkpoint not the recipe.
@@ -296,6 +305,7 @@ def open_session(
         mixing=mixing,
         old_head=old_head,
         said=[*sized, *reused],
+        interruption=interruption or Interruption(),
         start=start,
         stop=start if is_over else max(start, plan.steps),
         standing=standing,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from finetune.examples import batches
+from finetune.interruption import Interrupted
 from finetune.judging.evaluate import metrics
 from finetune.learning import monitor
 from finetune.learning.state import check_frozen
@@ -25,6 +27,7 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
 
     Raises:
       UserError: a step is not finite, and to go back is not asked for or was no help.
+      Interrupted: the run was asked to end, and has saved what it goes on from.
     """
     tell.progress(session.start, session.stop)
     step = session.start
@@ -36,8 +39,11 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
             step = go_back(session, keeper.folder, tell, bad)
             continue
         if step == session.stop or monitor.ends(session.state.watch, session.rules):
-            keeper.wait()
+            keeper.wait(session.interruption.check)
             return step
+        if session.interruption.by:
+            keeper.wait()
+            session.interruption.check()
         over, count = session.phase.name, len(session.state.frozen)
         check_frozen(session.state.frozen, session.standing.frozen)
         tell.line(f"frozen: {count} variables are bit-identical to what they were when {over} began")
@@ -56,7 +62,9 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
     run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing) | kept)
     for line in phase_lines(plan, session.model, phase, standing):
         tell.line(line)
-    fill_both(session.frozen_part, tell)
+    fill_both(session.frozen_part, tell, session.interruption.check)
+    if standing.owes and _evaluate(session, keeper, tell, step):
+        return step
     end = session.stop if phase.last is None else min(session.stop, phase.last)
     every = recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)
     evaluation = Clock(every if len(plan.held_out) else None)  # or strides would end there for nothing
@@ -69,14 +77,29 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
         step,
         Actions(
             log=partial(_log, session, tell),
-            evaluate=partial(evaluate, session, keeper, tell),
+            evaluate=partial(_evaluate, session, keeper, tell),
             save=partial(save, session, keeper, tell),
-            advance=tell.advance,
+            advance=partial(_advance, keeper, tell),
+            leaves=lambda: bool(session.interruption.by),
         ),
         log_every=recipe.train.log_every_steps,
         evaluation=evaluation,
         checkpoints=checkpoints,
     )
+
+
+def _evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
+    """The same as `evaluate`; one that is interrupted is owed by what is saved, and made by the run that goes on."""
+    is_owed = session.standing.owes
+    session.standing = replace(session.standing, owes=False)
+    try:
+        return evaluate(session, keeper, tell, step)
+    except Interrupted:
+        session.standing = replace(session.standing, owes=True)
+        if not is_owed:
+            save(session, keeper, tell, step)
+        keeper.wait()
+        raise
 
 
 def evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
@@ -104,7 +127,13 @@ def evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
 
 def save(session: Session, keeper: Keeper, tell: Report, step: int) -> None:
     """Saves what a resumed run goes on from, and says so when it is safe."""
+    tell.sync()
     keeper.save(session, step, partial(tell.line, f"saved step {step}"))
+
+
+def _advance(keeper: Keeper, tell: Report, loss: float) -> None:
+    tell.advance(loss)
+    keeper.try_again()
 
 
 def _log(session: Session, tell: Report, step: int, found: Mapping[str, float]) -> None:

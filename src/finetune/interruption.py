@@ -1,0 +1,96 @@
+"""What a run does when it is asked to end: it goes on to where nothing is lost, saves, and ends with status 75.
+
+Schedulers ask by SIGTERM, SIGUSR1 or SIGUSR2, people by SIGINT, a terminal that closes by SIGHUP. One that asks again
+is obeyed at once, wherever the run is: what is on the disk is whole at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: it was no fault, the same command goes on
+AGAIN = 1.0  # seconds: what follows sooner is the same request, for schedulers and shells send several signals at once
+
+
+class Interrupted(BaseException):
+    """The run was asked to end, and nothing stands against it; the text says by what.
+
+    As `KeyboardInterrupt`, it is no fault that anybody should catch on the way.
+    """
+
+
+class Interruption:
+    """Whether a run was asked to end, and whether it may be ended anywhere or only where it asks.
+
+    `by` is the name of the signal, empty as long as nobody asked.
+    """
+
+    def __init__(self) -> None:
+        self.by = ""
+        self._is_awaited = False
+
+    def check(self) -> None:
+        """Raises `Interrupted` if somebody has asked. To be called where nothing would be lost."""
+        if self.by:
+            raise Interrupted(self.by)
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Inside, a request waits for the next `check`; outside nothing is under way, and it ends the run at once."""
+        self._is_awaited = True
+        try:
+            yield
+        finally:
+            self._is_awaited = False
+
+    def ask(self, number: int) -> None:
+        """Somebody has asked."""
+        self.by = self.by or signal.Signals(number).name
+        if not self._is_awaited:
+            raise Interrupted(self.by)
+
+
+@contextmanager
+def heeding_signals() -> Iterator[Interruption]:
+    """Takes the signals that ask a process to end, but for those that it was started to ignore, as `nohup` does it.
+
+    The handler itself writes nothing. A second request is seen by a thread, which the interpreter tells of a signal
+    through a pipe: Python's handlers have to wait until a long call of TensorFlow is over.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():  # where Python takes none
+        yield interruption
+        return
+    taken = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    hear, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = {number: signal.signal(number, lambda number, _: interruption.ask(number)) for number in taken}
+    woken = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(hear, frozenset(taken)), name="finetune-signals", daemon=True).start()
+    try:
+        yield interruption
+    finally:
+        signal.set_wakeup_fd(woken)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(tell)  # at which the thread ends
+
+
+def _listen(hear: int, taken: frozenset[int]) -> None:
+    """Ends the process when it is asked for the second time."""
+    first: float | None = None
+    with contextlib.closing(os.fdopen(hear, "rb", buffering=0)) as signals:
+        while said := signals.read(1):
+            if said[0] not in taken:
+                continue
+            now = time.monotonic()
+            if first is not None and now - first > AGAIN:
+                os._exit(128 + said[0])  # what a shell reports of a process that a signal has ended
+            first = now if first is None else first
