@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from goldens import (
     GOLDENS,
     Arrays,
@@ -66,6 +67,17 @@ def test_gradients_are_those_of_a_session(golden: Golden):
         stored = {name: golden.answer(phase, name) for name in ours}
         close({"loss": ours.pop("loss")}, {"loss": stored.pop("loss")})
         close(ours, stored)
+
+
+@every_golden
+def test_a_program_that_is_apart_keeps_its_bits_inside_a_larger_function(golden: Golden):
+    source = source_of(golden)
+    model = model_of(source)
+    values = {**read_values(source), **golden.head}
+    given = {name: tf.constant(v) for name, v in arguments(values, golden.batch, golden.labels).items()}
+    twice = lambda given: {name: (t, 1.5 * t + 1) for name, t in model.step(given).items()}  # noqa: E731
+    larger = tf.function(twice, autograph=False)
+    same_bits({name: t.numpy() for name, (t, _) in larger(given).items()}, arrays(model.step(given)))
 
 
 @pytest.mark.parametrize("name", [name for name, golden in GOLDENS.items() if "train" in golden.phases])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager.wrap_function import WrappedFunction
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.ops import control_flow_util
 
@@ -266,14 +267,16 @@ def _program(graph: Any, backbone: Backbone, outputs: Mapping[str, Any]) -> Prog
 
 
 def as_function(
-    program: Program, wanted: Sequence[str] | None = None, xla: bool = False
+    program: Program, wanted: Sequence[str] | None = None, xla: bool = False, apart: bool = False
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """The program as a function from tensors by name to tensors by name, callable inside a `tf.function`.
 
     Only the inputs that the wanted outputs need have to be given; more may be given.
 
     `wrap_function` does the import: the automatic control dependencies of `tf.function` would put a `NoOp` into a
-    loop's frame. With `xla` it is compiled, for each shape of its inputs anew.
+    loop's frame. With `xla` it is compiled, for each shape of its inputs anew. One that is `apart` stays a function of
+    its own where it is called, so that its last bits are those of a call by itself, which are a TensorFlow-1
+    session's: otherwise TensorFlow optimises it together with what is around it.
     """
     wanted = list(program.outputs) if wanted is None else list(wanted)
     nodes = {n.name: n for n in program.graph.node}
@@ -301,35 +304,47 @@ def as_function(
     function = tf.compat.v1.wrap_function(imported, [tf.TensorSpec(s.shape, s.dtype) for s in specs])
     if xla:
         function = tf.function(function, jit_compile=True)
+    elif apart:  # `wrap_function` has no word for it, its class has
+        words = function.graph, function._variable_holder
+        function = WrappedFunction(*words, attrs={"_noinline": True}, signature=function._signature)
 
     def call(values: Mapping[str, Any]) -> dict[str, Any]:
-        try:
+        with explained():
             return dict(zip(wanted, function(*(values[name] for name in names)), strict=True))
-        except tf.errors.InvalidArgumentError as error:
-            if xla and (refused := re.search(r"XLA_\w+: (\w+) \(.*?{{node ([^}]+)}}", str(error))):
-                what = f"XLA cannot compile {refused[1]} (node '{refused[2]}')"
-                raise UserError("recipe", "train.xla", what, _without_xla(refused[1])) from error
-            if xla and "compile-time constant" in str(error):
-                raise UserError("recipe", "train.xla", f"XLA: {reason(error)}", _without_xla()) from error
-            if lacking := re.search(
-                r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
-            ):
-                what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
-                raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
-            what = f"the graph cannot compute with this batch: {reason(error)}"
-            raise UserError(
-                "data", "source.inputs", what, "compare the shapes of the examples with the inputs"
-            ) from error
-        except UnicodeDecodeError as error:  # a name in the file, which TensorFlow's own message repeats
-            what = "the graph cannot compute with this batch, and what TensorFlow says about it is no text"
-            raise UserError("source", "cut", what, "is the .meta damaged? copy it again") from error
-        except tf.errors.ResourceExhaustedError as error:
-            what = f"the memory is too small for this batch: {reason(error)}"
-            raise UserError("data", "train.batch_size", what, "use smaller batches") from error
-        except tf.errors.OpError as error:
-            raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
 
     return call
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Says what users can do about what TensorFlow finds wrong when it computes.
+
+    Raises:
+      UserError: in the place of TensorFlow's error.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if refused := re.search(r"XLA_\w+: (\w+) \(.*?{{node ([^}]+)}}", str(error)):
+            what = f"XLA cannot compile {refused[1]} (node '{refused[2]}')"
+            raise UserError("recipe", "train.xla", what, _without_xla(refused[1])) from error
+        if "compile-time constant" in str(error):
+            raise UserError("recipe", "train.xla", f"XLA: {reason(error)}", _without_xla()) from error
+        if lacking := re.search(
+            r"No OpKernel was registered to support Op '(\w+)' used by {{node ([^}]+)}}", str(error)
+        ):
+            what = f"TensorFlow has no kernel for {lacking[1]} on this machine's devices"
+            raise UserError("source", lacking[2], what, "some ops need a GPU; or cut below this node") from error
+        what = f"the graph cannot compute with this batch: {reason(error)}"
+        raise UserError("data", "source.inputs", what, "compare the shapes of the examples with the inputs") from error
+    except UnicodeDecodeError as error:  # a name in the file, which TensorFlow's own message repeats
+        what = "the graph cannot compute with this batch, and what TensorFlow says about it is no text"
+        raise UserError("source", "cut", what, "is the .meta damaged? copy it again") from error
+    except tf.errors.ResourceExhaustedError as error:
+        what = f"the memory is too small for this batch: {reason(error)}"
+        raise UserError("data", "train.batch_size", what, "use smaller batches") from error
+    except tf.errors.OpError as error:
+        raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
 
 
 def _without_xla(op: str = "") -> str:

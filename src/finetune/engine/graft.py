@@ -242,7 +242,7 @@ def _learning(variants: Variants, trained: Sequence[Graft], precision: str, xla:
     rates, step = _step(variants, trained, precision)
     low = None if precision == "float32" else lowered(step, precision)
     outputs = [name for name in step.outputs if not name.endswith("/logits")]
-    function = as_function(low.program if low else step, outputs, xla)
+    function = as_function(low.program if low else step, outputs, xla, apart=True)
     rates = {name: rate for name, rate in rates.items() if f"gradient/{name}" in step.outputs}
     return {
         "step": with_adapters(function, variants.adapters),

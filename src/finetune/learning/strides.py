@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from finetune.learning.averages import decay_at
 from finetune.learning.state import State
-from finetune.learning.train import Step, Stride, changes_in, is_loss, make_update, seed_of
+from finetune.learning.train import Step, Stride, is_loss, make_attempt
 
 
 def one_by_one(step: Step) -> Stride:
@@ -32,7 +32,7 @@ def make_stride(
     bits from those of a TensorFlow 1 session. What is not finite stops them, and is left to `step`, which the other
     arguments are those of: it finds out what is wrong.
     """
-    update, _ = make_update(state, clip_norm)
+    attempt = make_attempt(program, state, seed, clip_norm)
     losses: list[str] = []
 
     def take(before: int, last: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -71,14 +71,8 @@ def make_stride(
         def one(place: Any, made: Any, arrays: Mapping[str, Any]) -> Any:
             rows = slice(place * size, (place + 1) * size)
             batch = [{name: values[rows] for name, values in given.items()} for given in (inputs, targets)]
-            outputs = program(state.arguments(batch[0], batch[1], seed_of(seed, first + place)))
-            changes = changes_in(outputs)
             part, decay = (None if each is None else each[place] for each in (parts, decays))
-            is_finite = tf.math.is_finite(outputs["loss"])
-            is_made, norm = tf.cond(
-                is_finite, lambda: update(changes, part, decay), lambda: (is_finite, tf.constant(0.0))
-            )
-            told = {**{name: outputs[name] for name in losses}, "gradient_norm": norm}
+            is_made, told = attempt(first + place, *batch, part, decay)
             arrays = {name: array.write(place, told[name]) for name, array in arrays.items()}
             return place + 1, made + tf.cast(is_made, tf.int32), arrays
 

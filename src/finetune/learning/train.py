@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from finetune.engine.compile import explained
 from finetune.errors import shortlist
 from finetune.learning.accumulation import in_portions
 from finetune.learning.averages import decay_at, follow
@@ -61,21 +62,72 @@ def make_step(
     `clip_norm` are made that much smaller (Pascanu et al. 2013, "On the difficulty of training recurrent neural
     networks"). `accumulate` portions of the batch are computed one after the other; `ema` is the decay of the averages.
 
-    The program is called by itself, not from inside a larger `tf.function`: there TensorFlow would optimise both
-    together, and the last bits of features and gradients would no longer be those of a TensorFlow 1 session.
+    The program should be `apart` (see `as_function`): inside the one call that makes a step its last bits are then
+    those of a TensorFlow 1 session.
     """
+    with_care = _with_care(program, state, seed, share, clip_norm, accumulate, ema)
+    if accumulate > 1:
+        return with_care
+    attempt = tf.function(make_attempt(program, state, seed, clip_norm), reduce_retracing=True, autograph=False)
+
+    def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
+        with explained():
+            is_made, told = attempt(tf.constant(number), inputs, targets, *_in_step(number, share, ema))
+        if not is_made:
+            return with_care(number, inputs, targets)
+        return {name: float(value) if is_loss(name) else value for name, value in told.items()}
+
+    return step
+
+
+def make_attempt(
+    program: Callable[[Mapping[str, Any]], Mapping[str, Any]], state: State, seed: int, clip_norm: float | None
+) -> Callable[..., tuple[Any, dict[str, Any]]]:
+    """(number, inputs, targets, share of the rate, decay of averages) -> whether the step is made, and what it gives.
+
+    It changes nothing where something is not finite. To be called inside a `tf.function`.
+    """
+    update, _ = make_update(state, clip_norm)
+
+    def attempt(number: Any, inputs: Any, targets: Any, part: Any, decay: Any) -> tuple[Any, dict[str, Any]]:
+        outputs = program(state.arguments(inputs, targets, seed_of(seed, number)))
+        changes, is_finite = changes_in(outputs), tf.math.is_finite(outputs["loss"])
+        is_made, norm = tf.cond(is_finite, lambda: update(changes, part, decay), lambda: (is_finite, tf.constant(0.0)))
+        losses = {name: tensor for name, tensor in outputs.items() if is_loss(name)}
+        scale = {} if state.scale is None else {"loss_scale": state.scale.factor.read_value()}
+        return is_made, {**losses, "gradient_norm": norm, **scale}
+
+    return attempt
+
+
+def _in_step(number: int, share: Callable[[int], float] | None, ema: float | None) -> tuple[Any, Any]:
+    """The share of the rate and the decay of the averages in a step, None where there is none."""
+    part = None if share is None else tf.constant(share(number), tf.float32)
+    return part, None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
+
+
+def _with_care(
+    program: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    state: State,
+    seed: int,
+    share: Callable[[int], float] | None,
+    clip_norm: float | None,
+    accumulate: int,
+    ema: float | None,
+) -> Step:
+    """A step in parts, which finds out what is not finite."""
     compute = program if accumulate == 1 else in_portions(program, accumulate)
     update, apply = make_update(state, clip_norm)
 
     def step(number: int, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Mapping[str, Any]:
-        outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
+        with explained():
+            outputs = compute(state.arguments(inputs, targets, seed_of(seed, number)))
         losses = {n: float(t) for n, t in outputs.items() if is_loss(n)}
         changes = changes_in(outputs)
         loss = losses["loss"]
         if not np.isfinite(loss):
             raise NonFinite(number, f"the loss is {loss}")
-        part = None if share is None else tf.constant(share(number), tf.float32)
-        decay = None if ema is None else tf.constant(decay_at(ema, number), tf.float32)
+        part, decay = _in_step(number, share, ema)
         is_made, norm = update(changes, part, decay)
         if not is_made:
             bad = [n for n, t in changes.items() if t.dtype.is_floating and not np.isfinite(t.numpy()).all()]
