@@ -185,3 +185,21 @@ def test_a_decay_step_is_a_whole_step_or_a_share(at: object):
     recipe.train.schedule, recipe.train.decay_steps = "step", [at]
     with pytest.raises(UserError, match="is neither a whole step nor a share"):
         check(recipe)
+
+
+def test_all_faults_are_told_at_once():
+    recipe = good()
+    recipe.cut, recipe.train.batch_size, recipe.run.seed, recipe.head.pool = "", 0, -1, "average"
+    with pytest.raises(UserError) as refused:
+        check(recipe)
+    assert str(refused.value).splitlines() == [
+        "error[recipe] head.pool: 'average' is not one of avg, max, flatten; did you mean avg?",
+        "  cut: is empty; write cut=…",
+        "  train.batch_size: 0 is not 1 or more",
+        "  run.seed: -1 is not 0 or more",
+    ]
+    recipe.eval.every_steps, recipe.checkpoint.keep = 0, 0
+    with pytest.raises(UserError) as refused:
+        check(recipe)
+    lines = str(refused.value).splitlines()
+    assert (len(lines), lines[-1]) == (5, "  and 2 more")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # The exit status is part of the contract with schedulers: 2 and 3 must never be requeued.
 STATUS = {
     "recipe": 2,  # the recipe or the command line
@@ -30,6 +32,29 @@ class UserError(Exception):
         self.status = STATUS[code]
         first = f"error[{code}] {where}: {what}" + (f"; {todo}" if todo else "")
         super().__init__("\n".join(printable(_shortened(line)) for line in (first, *more)[:MAX_LINES]))
+
+
+def refuse(faults: Iterable[UserError]) -> None:
+    """Raises all that was found as one error, if anything was.
+
+    >>> empty = UserError("recipe", "cut", "is empty", "write cut=…")
+    >>> negative = UserError("recipe", "run.seed", "-1 is not 0 or more")
+    >>> refuse([empty, negative])
+    Traceback (most recent call last):
+    finetune.errors.UserError: error[recipe] cut: is empty; write cut=…
+      run.seed: -1 is not 0 or more
+    """
+    found = list(faults)
+    if not found:
+        return
+    first, *others = found
+    lines = [
+        *first.more,
+        *(f"  {fault.where}: {fault.what}" + (f"; {fault.todo}" * bool(fault.todo)) for fault in others),
+    ]
+    if len(lines) > (most := MAX_LINES - 1):
+        lines = [*lines[: most - 1], f"  and {len(lines) - most + 1} more"]
+    raise UserError(first.code, first.where, first.what, first.todo, *lines)
 
 
 def printable(text: str) -> str:

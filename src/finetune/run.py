@@ -53,7 +53,11 @@ def run(
 
 
 def _say_finished(folder: RunFolder) -> int:
+    from finetune.pages import page
+
     print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
+    if not (folder.path / page.PAGE).exists():  # a kill came between the end of the run and its page
+        print(page.written(folder.path))
     return 0
 
 

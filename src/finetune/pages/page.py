@@ -26,7 +26,7 @@ Glimpses = Callable[
 ]  # places of held-out examples -> what they look like
 
 
-def written(folder: Path, glimpses: Glimpses) -> str:
+def written(folder: Path, glimpses: Glimpses | None = None) -> str:
     """Writes the page at the end of a run; gives the line that says where it is.
 
     A page that cannot be written is no reason to lose a run: the line says why, then.
