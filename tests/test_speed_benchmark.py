@@ -130,6 +130,12 @@ def test_a_command_that_fails_is_told_with_its_last_words(monkeypatch: pytest.Mo
     assert watched([sys.executable, "-c", "print('all well')"], {}).lines[0][1] == "all well"
 
 
+def test_the_page_has_what_was_measured(table: Any):
+    results = json.loads(table.RESULTS.read_text(encoding="utf-8"))
+    assert table.table(results) in table.PAGE.read_text(encoding="utf-8")
+    assert not results["small"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_contender_trains(tmp_path: Path):
