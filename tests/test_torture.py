@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,35 +67,49 @@ def write(watch: Any, **fault: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=watch.environment(**fault), capture_output=True, text=True, check=False)
 
 
-def contents(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+def texts(there: Mapping[str, Path]) -> dict[str, str]:
+    return {path: place.read_text() for path, place in there.items() if not place.is_dir()}
 
 
 def test_a_disk_without_power_has_what_was_synced(watch: Any):
     assert write(watch).returncode == 0
-    assert contents(watch.root) == {"run/whole": "second", "run/renamed": "lost", "run/unnamed": "gone"}
-    watch.lose_power(names_survive=False)
-    assert contents(watch.root) == {"run/whole": "first", "run/empty": ""}
+    assert texts(watch.now()) == {"run/whole": "second", "run/renamed": "lost", "run/unnamed": "gone"}
+    assert texts(watch.without_power(names_survive=False)) == {"run/whole": "first", "run/empty": ""}
 
 
 def test_or_all_names_and_the_contents_that_were_synced(watch: Any):
     assert write(watch).returncode == 0
-    watch.lose_power(names_survive=True)
-    assert contents(watch.root) == {"run/whole": "first", "run/renamed": "", "run/unnamed": "gone"}
+    left = {"run/whole": "first", "run/renamed": "", "run/unnamed": "gone"}
+    assert texts(watch.without_power(names_survive=True)) == left
 
 
-def test_a_process_ends_at_its_call_or_that_fails(watch: Any, faults: Any):
+def test_what_is_kept_of_a_disk_is_laid_out_again(faults: Any, watch: Any, tmp_path: Path):
+    from benchmarks.torture.trees import keep, lay
+
     assert write(watch).returncode == 0
-    calls = watch.calls()
-    assert [line.split()[1] for line in calls[:2]] == ["mkdir", "fsync"]
-    for at in range(1, len(calls) + 1):
-        shutil.rmtree(watch.root / "run")
-        assert write(watch, at=at).returncode == -9
-        assert len(watch.calls()) == at
-        (watch.root / "run").mkdir(exist_ok=True)
-    shutil.rmtree(watch.root / "run")
-    full = write(watch, at=3, how=str(faults.FULL))
-    assert "No space left on device" in full.stderr
+    now, tree = texts(watch.now()), keep(watch.now(), tmp_path / "pool")
+    (watch.root / "run" / "more").touch()
+    lay(tree, watch.root, tmp_path / "pool")
+    assert texts(watch.now()) == now
+
+
+def test_a_process_stops_before_each_call(watch: Any):
+    command = [sys.executable, "-c", WRITES, str(watch.root / "run")]
+    found = []
+    with subprocess.Popen(command, env=watch.environment(1, many=100)) as process:
+        while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
+            found.append(sorted(texts(watch.now())))
+            process.send_signal(signal.SIGCONT)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert len(found) == len(watch.calls())
+    assert [line.split()[1] for line in watch.calls()[:2]] == ["mkdir", "fsync"]
+    assert found[0] == []
+    assert found[-1] == ["run/empty", "run/unnamed", "run/whole"]  # the last call gives one of them another name
+
+
+def test_or_that_call_fails(watch: Any, faults: Any):
+    assert "No space left on device" in write(watch, at=3, how=str(faults.FULL)).stderr
 
 
 def test_the_page_has_what_came_out(monkeypatch: pytest.MonkeyPatch):
@@ -110,9 +127,12 @@ def test_a_run_ends_with_the_same_bits_wherever_it_was_ended(faults: Any, tmp_pa
 
     torture = Torture(sides(tmp_path / "everything.yaml")["finetune"], tmp_path / "finetune")
     draw = random.Random(1)
-    for at in sorted(draw.sample(range(1, torture.calls + 1), 6)):
-        assert (at, torture.killed(at)) == (at, "same")
-        assert (at, torture.without_power(at, names_survive=bool(at % 2))) == (at, "same")
+    moments = list(torture.moments(tmp_path / "contents"))
+    assert len(moments) > 100
+    for number in sorted(draw.sample(range(len(moments)), 6)):
+        for fault, tree in moments[number].trees.items():
+            outcome = torture.judge(tree, tmp_path / "contents").outcome(moments[number].saved)
+            assert (number, fault, outcome) == (number, fault, "same")
     assert torture.full(draw.randrange(1, torture.calls)) == "same"
     assert torture.killed_at_random(30, draw) == "same"
     assert torture.stormed(draw) == "same"

@@ -1,11 +1,12 @@
 """Ends runs wherever they touch a file, and looks at what the same command makes of what is left.
 
-    python -m benchmarks.torture FOLDER --every 5 && python -m benchmarks.torture.table
+    python -m benchmarks.torture FOLDER && python -m benchmarks.torture.table
 
 A run of finetune that has everything at once (phases, dropout, augmentation, accumulation, averages), and one of plain
-TensorFlow beside it, are killed at each so-manyth call that changes a file, lose the power of their disk there, find it
-full, are killed and signalled at random moments. What comes out is written into benchmarks/results/torture.json. Needs
-Linux and a C compiler.
+TensorFlow beside it, are stopped before each call that changes a file. What a kill or a loss of power would leave of
+the disk at that moment is kept, and given to the same command later. Others find their disk full, are killed and
+signalled at random moments. What comes out is written into benchmarks/results/torture.json. Needs Linux and a C
+compiler.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import os
 import random
 import re
 import shutil
@@ -24,12 +26,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.torture.faults import FULL, Watch, shim
-from benchmarks.torture.table import RESULTS, SIDES, table
+from benchmarks.torture.table import RESULTS, ROWS, SIDES, table
+from benchmarks.torture.trees import Tree, keep, lay
 from finetune.reading.weights import read_index, read_tensors
 
 EVERYTHING = """
@@ -49,6 +56,7 @@ engine: {mode: default}
 LAST = 8  # the step at which both end
 SLOWEST = 300.0  # seconds
 FEW = 40  # calls for which a disk is full
+LEAVING = ("killed", "power", "names")  # faults that leave something on the disk, and no process
 STORM = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
@@ -108,6 +116,31 @@ class Ended:
         return int(found[1]) if found else 0
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A call that is about to be made: the step that was said to be saved, and what each fault leaves of the disk."""
+
+    saved: int
+    trees: Mapping[str, Tree]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the same command made of what was left."""
+
+    status: int
+    began_after: int
+    is_same: bool
+
+    def outcome(self, saved: int) -> str:
+        """The `same` bits, `other` ones, steps `lost`, or work `refused`."""
+        if self.status != 0:
+            return "refused"
+        if self.began_after < saved:
+            return "lost"
+        return "same" if self.is_same else "other"
+
+
 class Torture:
     """One side in one folder, its undisturbed answer, and the calls that it makes on the way."""
 
@@ -122,19 +155,38 @@ class Torture:
         self.calls = len(self.watch.calls())
         self.answer = side.answer(self.run)
 
-    def killed(self, at: int) -> str:
-        """At a call."""
-        return self._judged(self._faulty(at))
+    def moments(self, pool: Path) -> Iterator[Moment]:
+        """Every call of one run that nothing else disturbs."""
+        self._anew()
+        environment = self.watch.environment(1, many=1_000_000)
+        with (self.work / "said").open("w", encoding="utf-8") as said:
+            process = subprocess.Popen(self.side.command(self.run), stdout=said, stderr=said, env=environment)
+            try:
+                while os.WIFSTOPPED(status := os.waitpid(process.pid, os.WUNTRACED)[1]):
+                    ended = Ended(0, (self.work / "said").read_text(encoding="utf-8"))
+                    left = {
+                        "killed": self.watch.now(),
+                        "power": self.watch.without_power(names_survive=False),
+                        "names": self.watch.without_power(names_survive=True),
+                    }
+                    yield Moment(ended.saved, {fault: keep(there, pool) for fault, there in left.items()})
+                    process.send_signal(signal.SIGCONT)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                process.kill()
+                process.wait()
+        assert process.returncode == 0, (self.work / "said").read_text(encoding="utf-8")
 
-    def without_power(self, at: int, names_survive: bool) -> str:
-        """Killed at a call, by a disk that has what was synced."""
-        first = self._faulty(at)
-        self.watch.lose_power(names_survive)
-        return self._judged(first)
+    def judge(self, tree: Tree, pool: Path) -> Verdict:
+        """What the command makes of this disk."""
+        lay(tree, self.disk, pool)
+        return self._judged()
 
     def full(self, at: int) -> str:
         """A disk that is full from a call on, for some calls."""
-        return self._judged(self._faulty(at, str(FULL), FEW))
+        self._anew()
+        first = self._go(self.watch.environment(at, str(FULL), FEW))
+        return self._judged().outcome(first.saved)
 
     def killed_at_random(self, kills: int, draw: random.Random) -> str:
         """One run, killed so many times at any moment, among files of others."""
@@ -148,7 +200,7 @@ class Torture:
                 return "lost"
             saved = max(saved, ended.saved)
             decoys = decoys or self._decoys()
-        outcome = self._judged(Ended(1, f"saved step {saved}\n" if saved else ""))
+        outcome = self._judged().outcome(saved)
         if any(not path.exists() or path.read_text() != text for path, text in decoys.items()):
             return "lost"
         return outcome
@@ -164,20 +216,12 @@ class Torture:
             saved = max(saved, ended.saved)
             if ended.status == 0:
                 break
-        return self._judged(Ended(1, f"saved step {saved}\n" if saved else ""))
+        return self._judged().outcome(saved)
 
-    def _faulty(self, at: int, how: str = "kill", many: int = 1) -> Ended:
-        self._anew()
-        return self._go(self.watch.environment(at, how, many))
-
-    def _judged(self, first: Ended) -> str:
-        """What the same command makes of what is left: `same` bits, `other` ones, steps `lost`, or work `refused`."""
+    def _judged(self) -> Verdict:
         again = self._go()
-        if again.status != 0:
-            return "refused"
-        if again.began_after < first.saved:
-            return "lost"
-        return "same" if self.side.answer(self.run) == self.answer else "other"
+        is_same = again.status == 0 and self.side.answer(self.run) == self.answer
+        return Verdict(again.status, again.began_after, is_same)
 
     def _anew(self) -> None:
         shutil.rmtree(self.disk, ignore_errors=True)
@@ -226,43 +270,74 @@ class Torture:
             time.sleep(0.001)
 
 
-def rows(torture: Torture, every: int, kills: int, storms: int) -> Iterator[tuple[str, str]]:
-    """(row, outcome) of all that is done to one side."""
-    draw = random.Random(0)
-    for at in range(1, torture.calls + 1, every) if every else ():
-        yield "killed", torture.killed(at)
-        yield "power", torture.without_power(at, names_survive=False)
-        yield "names", torture.without_power(at, names_survive=True)
-        yield "full", torture.full(at)
-    if kills:
-        yield "random", torture.killed_at_random(kills, draw)
-    for _ in range(storms):
-        yield "storm", torture.stormed(draw)
+def rows(
+    tortures: Sequence[Torture], wanted: Sequence[str], every: int, kills: int, storms: int
+) -> Iterator[tuple[str, str]]:
+    """(row, outcome) of what is done to one side, in several folders at once."""
+    first, draw = tortures[0], random.Random(0)
+    free: Queue[Torture] = Queue()
+    for torture in tortures:
+        free.put(torture)
+
+    def one(do: Callable[[Torture], Any]) -> Any:
+        torture = free.get()
+        try:
+            return do(torture)
+        finally:
+            free.put(torture)
+
+    with ThreadPoolExecutor(len(tortures)) as workers:
+        if faults := [fault for fault in LEAVING if fault in wanted]:
+            pool = first.work / "contents"
+            moments = list(islice(first.moments(pool), 0, None, every))
+            trees = list(dict.fromkeys(moment.trees[fault] for moment in moments for fault in faults))
+            print(f"{len(moments)} moments, {len(trees)} different disks", flush=True)
+            verdicts = zip(
+                trees, workers.map(lambda tree: one(lambda torture: torture.judge(tree, pool)), trees), strict=True
+            )
+            known: dict[Tree, Verdict] = {}
+            for moment in moments:
+                for fault in faults:
+                    while (tree := moment.trees[fault]) not in known:
+                        known.update([next(verdicts)])
+                    yield fault, known[tree].outcome(moment.saved)
+        if "full" in wanted:
+            calls = range(1, first.calls + 1, every)
+            yield from (("full", found) for found in workers.map(lambda at: one(lambda each: each.full(at)), calls))
+        if "random" in wanted:
+            yield "random", first.killed_at_random(kills, draw)
+        for _ in range(storms if "storm" in wanted else 0):
+            yield "storm", first.stormed(draw)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.torture", description="End runs wherever they are.")
     parser.add_argument("folder", type=Path, help="where runs go; some 100 MB")
-    parser.add_argument("--every", type=int, default=5, help="so-manyth call; 0 for none")
-    parser.add_argument("--kills", type=int, default=30, help="of one run, at random moments; 0 for none")
+    parser.add_argument("--every", type=int, default=1, help="so-manyth call")
+    parser.add_argument("--kills", type=int, default=30, help="of one run, at random moments")
     parser.add_argument("--storms", type=int, default=3, help="runs that get storms of signals")
-    parser.add_argument(
-        "--only", choices=SIDES, help="the other one stays as it was, as do rows that are not asked for"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at once")
+    parser.add_argument("--only", choices=SIDES, help="the other one stays as it was")
+    parser.add_argument("--row", choices=ROWS, action="append", help="these rows; the others stay as they were")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in ("finetune", "tensorflow")}
     about = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
-    before = json.loads(args.out.read_text(encoding="utf-8"))["sides"] if args.only and args.out.exists() else {}
+    before = (
+        json.loads(args.out.read_text(encoding="utf-8"))["sides"]
+        if (args.only or args.row) and args.out.exists()
+        else {}
+    )
     for name, side in sides(args.folder.resolve() / "everything.yaml").items():
         if args.only in (None, name):
-            torture = Torture(side, args.folder.resolve() / name)
-            print(f"{name}: {torture.calls} calls", flush=True)
+            places = [args.folder.resolve() / name / str(number) for number in range(args.workers)]
+            tortures = [Torture(side, place) for place in places]
+            print(f"{name}: {tortures[0].calls} calls", flush=True)
             found = before.setdefault(name, {"outcomes": {}})
-            found |= {"calls": torture.calls} | ({"every": args.every} if args.every else {})
+            found["calls"] = tortures[0].calls
             outcomes: dict[str, Counter[str]] = {}
-            for row, outcome in rows(torture, args.every, args.kills, args.storms):
+            for row, outcome in rows(tortures, args.row or list(ROWS), args.every, args.kills, args.storms):
                 outcomes.setdefault(row, Counter())[outcome] += 1
                 print(name, row, outcome, flush=True)
                 found["outcomes"] |= outcomes

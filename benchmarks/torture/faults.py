@@ -1,4 +1,4 @@
-"""Faults of the machine: a process that ends at one of its calls, a disk that loses its power, a disk that is full."""
+"""Faults of the machine: a disk as it is at a call that changes it, or whose power is lost there, or that is full."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SHIM = Path(__file__).with_name("shim.c")
 FULL = 28  # ENOSPC
+EMPTY = Path(os.devnull)
 
 
 def shim(folder: Path) -> Path:
@@ -37,8 +38,8 @@ class Watch:
     log: Path
     kept: Path
 
-    def environment(self, at: int | None = None, how: str = "kill", many: int = 1) -> dict[str, str]:
-        """What a process has to be told, with a fault at a call, or with none."""
+    def environment(self, at: int | None = None, how: str = "stop", many: int = 1) -> dict[str, str]:
+        """What a process has to be told, to have a fault at a call or to stop before it, or neither."""
         shutil.rmtree(self.kept, ignore_errors=True)
         self.kept.mkdir(parents=True)
         self.log.unlink(missing_ok=True)
@@ -51,33 +52,30 @@ class Watch:
         """The calls that were made."""
         return [line for line in self._lines() if line.startswith("call ")]
 
-    def lose_power(self, names_survive: bool) -> None:
-        """Leaves below `root` what a disk has after its power was lost.
+    def now(self) -> dict[str, Path]:
+        """What is below `root`: where the content of each path is. A folder is its own."""
+        return {str(path.relative_to(self.root)): path for path in sorted(self.root.rglob("*"))}
+
+    def without_power(self, names_survive: bool) -> dict[str, Path]:
+        """The same as a disk has it whose power is lost now.
 
         Files have the content with which they were synced last, and none if they never were. Folders have the names
         with which they were synced last; with `names_survive` those that they have, as most file systems would write
         them soon.
         """
-        synced = self._folders()
-        there = _tree(self.root) if names_survive else None
-        after = self.root.with_name(f"{self.root.name}.after")
-        shutil.rmtree(after, ignore_errors=True)
-        after.mkdir()
-        self._rebuild(after, _identities([self.root])[0], synced, there)
-        shutil.rmtree(self.root)
-        after.rename(self.root)
+        folders = _tree(self.root) if names_survive else self._folders()
+        return dict(self._left(folders, _identities([self.root])[0], ""))
 
-    def _rebuild(
-        self, place: Path, folder: str, synced: Mapping[str, Mapping[str, tuple[str, bool]]], there: Mapping | None
-    ) -> None:
-        for name, (identity, is_folder) in (synced if there is None else there).get(folder, {}).items():
+    def _left(
+        self, folders: Mapping[str, Mapping[str, tuple[str, bool]]], folder: str, place: str
+    ) -> Iterator[tuple[str, Path]]:
+        for name, (identity, is_folder) in sorted(folders.get(folder, {}).items()):
             if is_folder:
-                (place / name).mkdir()
-                self._rebuild(place / name, identity, synced, there)
-            elif (content := self.kept / identity).exists():
-                shutil.copyfile(content, place / name)
+                yield place + name, self.root
+                yield from self._left(folders, identity, f"{place}{name}/")
             else:
-                (place / name).touch()
+                content = self.kept / identity
+                yield place + name, content if content.exists() else EMPTY
 
     def _folders(self) -> dict[str, dict[str, tuple[str, bool]]]:
         """Each folder that was synced, with its names at the last time that was done."""

@@ -1,12 +1,13 @@
-/* Counts the calls by which a process changes files below one folder, and lets one of them be its last, or fail.
+/* Counts the calls by which a process changes files below one folder, and stops before one of them, or lets it fail.
 
    Told by the environment:
      TORTURE_ROOT  the folder; calls elsewhere pass
      TORTURE_LOG   a file elsewhere: a line for each call, and what the disk was told to keep
      TORTURE_KEPT  a folder elsewhere: a copy of each file as it was when it was synced last
      TORTURE_AT    the number of the call at which it happens, from 1 on; nothing happens without it
-     TORTURE_HOW   kill, or an errno (28: the disk is full) with which that call fails
-     TORTURE_MANY  how many calls from there on fail
+     TORTURE_HOW   stop: the process stops before that call until it is told to go on;
+                   or an errno (28: the disk is full) with which the call fails
+     TORTURE_MANY  how many calls from there on
 
    A disk that loses its power keeps of a file what it was when it was synced, and of a folder the names that it had
    when it was synced. Both are written down here, by inode and time of birth, for inodes are used again. */
@@ -63,7 +64,7 @@ static void say(const char *text) {
     if (log_file >= 0) syscall(SYS_write, log_file, text, strlen(text));
 }
 
-/* Whether the call is to fail; it does not come back where the process is to end. */
+/* Whether the call is to fail. Where the process is to stop, all its threads do, before the call is made. */
 static int fails(const char *call, const char *path) {
     pthread_mutex_lock(&lock);
     long number = ++made;
@@ -73,9 +74,9 @@ static int fails(const char *call, const char *path) {
     pthread_mutex_unlock(&lock);
     const char *at = getenv("TORTURE_AT"), *how = getenv("TORTURE_HOW"), *many = getenv("TORTURE_MANY");
     if (!at || number < atol(at) || number >= atol(at) + (many ? atol(many) : 1)) return 0;
-    if (!strcmp(how, "kill")) {
-        kill(getpid(), SIGKILL);
-        pause();
+    if (!strcmp(how, "stop")) {
+        raise(SIGSTOP);
+        return 0;
     }
     errno = atoi(how);
     return 1;

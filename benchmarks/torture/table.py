@@ -34,8 +34,7 @@ def table(results: dict[str, Any]) -> str:
         cells = [_said(results["sides"][side]["outcomes"].get(row, {})) for side in there]
         if any(cells):
             lines.append(_joined(said, *cells))
-    counted = {side: (results["sides"][side]["calls"], results["sides"][side]["every"]) for side in there}
-    calls = ", ".join(f"{calls} of {SIDES[side]}, one in {every} tried" for side, (calls, every) in counted.items())
+    calls = ", ".join(f"{results['sides'][side]['calls']} of {SIDES[side]}" for side in there)
     made = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     said = f"Calls that change files in an undisturbed run: {calls}."
     return "\n".join([*lines, "", f"{said} {made}; {results['machine']}; {results['date']}.", ""])
