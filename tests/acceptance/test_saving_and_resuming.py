@@ -79,6 +79,16 @@ def test_90_what_killed_writers_left_is_removed_at_the_start_and_nothing_else(wh
     assert_ends_as(whole, folder)
 
 
+def test_90_a_run_killed_before_it_had_a_recipe_is_begun_again(whole, composed, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.lock").touch()
+    (folder / ".writing-recipe.yaml.4711").touch()
+    assert start(composed, folder) == 0
+    assert not list(folder.rglob(".writing-*"))
+    assert_ends_as(whole, folder)
+
+
 def test_91_a_second_process_in_a_run_folder_ends_at_once_with_2(tmp_path):
     command = [sys.executable, "-m", "finetune", "recipe=vgg_2class", "run.dir=run", "train.steps=100000"]
     command += ["train.epochs=null", "cache.mode=off"]

@@ -116,10 +116,19 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f".writing-{path.name}.{os.getpid()}")
 
 
+def is_aside(name: str) -> bool:
+    """Whether something of this name has not come to its place.
+
+    >>> is_aside(".writing-recipe.yaml.4711"), is_aside("recipe.yaml")
+    (True, False)
+    """
+    return re.fullmatch(r"\.writing-.+\.\d+", name) is not None
+
+
 def tidy(folder: Path) -> None:
     """Removes what processes that were killed left half written. No other may be writing there."""
     for left in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"\.writing-.+\.\d+", left.name):
+        if is_aside(left.name):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 

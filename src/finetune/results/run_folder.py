@@ -21,7 +21,7 @@ from finetune.plan import Plan
 from finetune.recipe import Recipe
 from finetune.recipe_files import differences, flat, parse
 from finetune.results import rates
-from finetune.results.checkpoints import sync_folder, tidy, write_text
+from finetune.results.checkpoints import is_aside, sync_folder, tidy, write_text
 from finetune.results.lock import LOCK
 
 RECIPE = "recipe.yaml"
@@ -91,7 +91,8 @@ def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolde
     if not path.is_dir():
         raise UserError("recipe", "run.dir", f"'{path}' is a file", "name a folder")
     if not stored.exists():
-        others = sorted({f.name for f in path.iterdir()} - {rates.LINES, rates.PICTURE, LOCK})
+        found = {f.name for f in path.iterdir() if not is_aside(f.name)}  # of a run killed before it had a recipe
+        others = sorted(found - {rates.LINES, rates.PICTURE, LOCK})
         if others:
             what = f"'{path}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
@@ -146,9 +147,9 @@ def prepare(folder: RunFolder, recipe_yaml: str) -> None:
     """Makes the folder, removes what a killed process left half written in it, and stores the recipe."""
     for place in (folder.path, folder.checkpoints):
         tidy(place)
+    write_text(folder.path / RECIPE, recipe_yaml)  # first, for without it nothing is a run folder
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
     sync_folder(folder.path)
-    write_text(folder.path / RECIPE, recipe_yaml)
 
 
 def kept(record: Mapping[str, Any], phases: Sequence[Phase]) -> dict[str, list[str]]:
