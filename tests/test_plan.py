@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
-from finetune.plan import make_plan
+from finetune.plan import beside, make_plan
 from finetune.recipe import Data, Head, Recipe, Source, Train
 from tests.graphs import GOLDENS
 
@@ -53,6 +53,19 @@ def test_equal_examples_that_are_all_held_out_are_refused(tmp_path: Path):
     asked = replace(asked, source=replace(asked.source, inputs=inputs), data=data)
     with pytest.raises(UserError, match=r"data\.holdout: all 40 examples are held out, and none is left"):
         make_plan(asked)
+
+
+def test_what_is_wrong_with_rules_and_examples_is_told_with_it(tmp_path: Path):
+    asked = recipe("conv_ref")
+    asked = replace(asked, learn=[["nowhere/.*", 1.0]], data=Data(path=str(tmp_path / "none"), eval_crop=2.0))
+    with pytest.raises(UserError) as refused:
+        make_plan(asked)
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("error[recipe] learn: the rule 'nowhere/.*' matches none")
+    assert second.startswith(f"  data.path: there is no folder '{tmp_path / 'none'}'")
+    assert [fault.where for fault in beside([UserError("recipe", "data.eval_crop", "2.0")], asked)] == ["learn"]
+    asked.source.path = str(tmp_path / "none")
+    assert [fault.code for fault in beside([], asked)] == ["source", "data"]
 
 
 def test_images_can_be_mixed():

@@ -52,7 +52,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import __version__, recipe_files
-from finetune.errors import UserError, printable
+from finetune.errors import UserError, printable, refuse
 from finetune.interruption import REQUEUE, Interrupted, Interruption, heeding_signals
 from finetune.large_pages import restart_with_them
 from finetune.names import did_you_mean
@@ -183,9 +183,11 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _start(composed: Composed, interruption: Interruption, *instead: str) -> int:
-    from finetune.check import check
+    from finetune.check import faults_in
+    from finetune.plan import beside
 
-    check(composed.recipe)
+    if faults := list(faults_in(composed.recipe)):
+        refuse([*faults, *beside(faults, composed.recipe)])
     from finetune.run import run
 
     log = Path(composed.recipe.run.dir or ".") / "train.log"

@@ -56,10 +56,11 @@ def check(recipe: Recipe) -> None:
     Raises:
       UserError: naming each key, its value and what is allowed.
     """
-    refuse(_faults(recipe))
+    refuse(faults_in(recipe))
 
 
-def _faults(recipe: Recipe) -> Faults:
+def faults_in(recipe: Recipe) -> Faults:
+    """What `check` refuses, one after the other."""
     if recipe.heads and recipe.head != Head():
         yield UserError("recipe", "head", "given together with heads", "move it into heads")
     for key, head in named_heads(recipe).items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.errors import UserError, shortlist
+from finetune.errors import UserError, refuse, shortlist
 from finetune.examples.data import Examples, grouped, hold_out
 from finetune.examples.kinds import read_examples
 from finetune.examples.synthetic import synthetic
@@ -61,6 +61,54 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises:
       UserError: anything that does not fit.
     """
+    try:
+        return _planned(recipe)
+    except UserError as fault:
+        if others := beside([fault], recipe):
+            refuse([fault, *others])
+        raise
+
+
+def beside(faults: Sequence[UserError], recipe: Recipe) -> list[UserError]:
+    """What else than these faults is wrong with the source, what learns of it and the examples.
+
+    Each is looked at if nothing is wrong with its own keys, so that no fault is told twice.
+    """
+    others: list[UserError] = []
+    found: list[Source] = []
+
+    def look(codes: Sequence[str], keys: Sequence[str], at: Callable[[], None]) -> None:
+        if any(fault.code in codes or fault.where.startswith(tuple(keys)) for fault in (*faults, *others)):
+            return
+        try:
+            at()
+        except UserError as fault:
+            others.append(fault)
+        except OSError:  # is said when nothing else is wrong
+            pass
+
+    def learning() -> None:
+        words = recipe.stop_gradient, recipe.learn, recipe.train, recipe.learn_decay, recipe.lora
+        make_course(recipe.phases, found[0], *words)
+
+    def examples() -> None:
+        columns = label_columns(recipe, named_heads(recipe))
+        read_examples(recipe.data, list(found[0].inputs) if found else [], list(dict.fromkeys(columns.values())))
+
+    sizes = ("train.batch_size", "train.accumulate", "eval.batch_size")
+    look(
+        ["source"],
+        ["source", "cut", "head", "distill", "data.image_size", *sizes],
+        lambda: found.append(read_sized(recipe)),
+    )
+    if found:
+        look([], ["stop_gradient", "learn", "lora", "phases", "train.optimizer"], learning)
+    if recipe.data.kind != "synthetic" and (found or recipe.data.kind == "images"):
+        look(["data"], ["data", "head"], examples)
+    return others
+
+
+def _planned(recipe: Recipe) -> Plan:
     heads = named_heads(recipe)
     metrics.check(recipe.eval.metrics, [head.loss for head in heads.values()])
     source = read_sized(recipe)
