@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from finetune.examples.data import hold_out
 from finetune.examples.fields import Rows
-from finetune.examples.numpy_files import arrays
+from finetune.examples.numpy_files import _beside, arrays
 from tests.graphs import refusal
 
 
@@ -53,13 +54,33 @@ def test_rows_are_not_kept(tmp_path: Path):
         header = {"descr": "<f4", "fortran_order": False, "shape": (2_000_000, 1000)}
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 8_000_000_000)
-    from finetune.examples.numpy_files import _mapped
-
-    rows = _mapped(tmp_path / "x.npy")
+    (rows,) = _beside(tmp_path).values()
     before = _resident()
     for start in range(0, 2_000_000, 10_000):
         rows.read(np.arange(start, start + 50))
     assert _resident() - before < 20_000_000
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">i2", "U3", "bool"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(5,), (5, 2, 3), (5, 0)])
+@pytest.mark.parametrize("index", [[], [3], [0, 1, 2], [4, 1, 2, 2, 0], [1, 0]])
+def test_rows_are_those_of_the_array(tmp_path: Path, dtype: str, order: str, shape: tuple[int, ...], index: list[int]):
+    array = np.asarray(np.arange(np.prod(shape)).reshape(shape).astype(dtype), order=order)  # type: ignore[call-overload]
+    np.save(tmp_path / "x.npy", array)
+    (held,) = _beside(tmp_path).values()
+    found = held.read(np.array(index, np.int64))
+    assert (found.dtype, found.shape) == (array.dtype, array[index].shape)
+    assert np.array_equal(found, array[index])
+
+
+def test_a_file_that_was_cut_off_since_is_no_row_of_zeros(tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.ones((4, 3)))
+    (held,) = _beside(tmp_path).values()
+    os.truncate(tmp_path / "x.npy", os.path.getsize(tmp_path / "x.npy") - 1)
+    assert held.read(np.array([2])).tolist() == [[1, 1, 1]]
+    with pytest.raises(ValueError, match=r"x\.npy is shorter than it was"):
+        held.read(np.array([2, 3]))
 
 
 def _resident() -> int:

@@ -30,6 +30,7 @@ Loader = Callable[..., Mapping[str, Any]]
 Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
 _AHEAD = 2  # batches that are prepared while one is computed
+_TOGETHER = 64  # steps whose examples are chosen at once
 
 
 def order(step: int, batch_size: int, count: int, seed: int) -> Any:
@@ -106,8 +107,6 @@ def training_batches(
       ends: the steps at which batches end that have the examples of several steps behind each other, of rows only and
         not mixed; None for a batch a step.
     """
-    lasts = np.arange(start + 1, stop + 1) if ends is None else np.asarray(ends, np.int64)
-    firsts = np.concatenate([[start], lasts[:-1]]).astype(np.int64)[: len(lasts)]
 
     def places(step: Any, last: Any) -> Any:
         position = _positions(step, batch_size, last - step)
@@ -120,15 +119,23 @@ def training_batches(
             return (indices,) if views is None else (indices, epochs * len(examples) + indices)
         return indices, _seeds(seed, epochs, indices)
 
-    steps = tf.data.Dataset.from_tensor_slices((firsts, lasts))
-    loaded = _loaded(examples, load, steps.map(places), batch_size)
+    def places_of_each(steps: Any) -> Any:
+        found = places(steps[0], steps[-1] + 1)
+        return tuple(tf.reshape(rows, [-1, batch_size, *rows.shape[1:]]) for rows in found)
+
+    steps = tf.data.Dataset.range(start, stop)
+    if ends is None:  # many at once, for each takes a score of small ops
+        chosen = steps.batch(_TOGETHER).map(places_of_each).unbatch()
+    else:
+        firsts = np.array([start, *ends[:-1]], np.int64)[: len(ends)]
+        chosen = tf.data.Dataset.from_tensor_slices((firsts, np.array(ends, np.int64))).map(places)
+    loaded = _loaded(examples, load, chosen, batch_size)
     if mixing is not None:
 
         def mixed(batch: Batch, step: Any) -> Batch:
             return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
 
-        numbered = tf.data.Dataset.zip((loaded, steps.map(lambda step, _: step)))
-        loaded = numbered.map(mixed, num_parallel_calls=_AHEAD)
+        loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=_AHEAD)
     return _naming_files(loaded, examples, load)
 
 

@@ -95,7 +95,7 @@ def _plain(name: str, rows: Rows, enum: int, shape: Sequence[int | None] | None,
     if (rows.dtype.kind == "f" and dtype.is_integer) or (rows.dtype.kind not in "OSU" and dtype == tf.string):
         what = f"'{name}' is {rows.dtype}, the input takes {dtype.name}"
         raise UserError("data", f"source.inputs.{name}", what, "convert it")
-    convert = _as_bytes if dtype == tf.string else lambda batch: batch.astype(dtype.as_numpy_dtype)
+    convert = _as_bytes if dtype == tf.string else lambda batch: batch.astype(dtype.as_numpy_dtype, copy=False)
     if None not in rows.shape:
         return _Input(lambda index: convert(np.asarray(rows.read(index))), dtype, rows.shape)
     ends = lengths_to_pad_to(name, rows, None if shape is None else tuple(shape[1:]), data.bucket)

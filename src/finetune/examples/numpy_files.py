@@ -9,6 +9,8 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -61,22 +63,40 @@ def _beside(path: Path) -> dict[str, Rows]:
     files = sorted((path if path.is_dir() else path.parent).glob("*.npy"))
     if not files:
         raise ValueError("a folder without .npy files")
-    return {file.stem: _mapped(file) for file in files}
+    return {file.stem: _left_there(file) for file in files}
 
 
-def _mapped(file: Path) -> Rows:
+def _left_there(file: Path) -> Rows:
     """The rows of a file, of which only those that are asked for are read.
 
-    The file is mapped anew each time: what was read of it would otherwise count as memory of this process.
+    They are read and not mapped, for what is mapped counts as memory of this process.
     """
     array = np.load(file, mmap_mode="r", allow_pickle=False)
     if not array.ndim:
         raise ValueError(f"{file.name} holds one value")
+    if not array.flags.c_contiguous:  # a row does not lie in one place
+        return Rows(len(array), array.dtype, array.shape[1:], lambda index: np.asarray(np.load(file, "r")[index]))
+    offset, shape, dtype, size = array.offset, array.shape[1:], array.dtype, array[:1].nbytes
 
     def read(index: np.ndarray) -> np.ndarray:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)[index])
+        found = np.empty((len(index), *shape), dtype)
+        content = memoryview(found.reshape(-1).view(np.uint8))
+        starts = np.flatnonzero(np.diff(index, prepend=-2) != 1).tolist()  # of rows that lie behind each other
+        with file.open("rb", buffering=0) as opened:
+            for first, end in pairwise([*starts, len(index)]):
+                opened.seek(offset + int(index[first]) * size)
+                _fill(content[first * size : end * size], opened)
+        return found
 
-    return Rows(len(array), array.dtype, array.shape[1:], read)
+    return Rows(len(array), dtype, shape, read)
+
+
+def _fill(content: memoryview, opened: FileIO) -> None:
+    while content:
+        count = opened.readinto(content)
+        if not count:
+            raise ValueError(f"{opened.name} is shorter than it was")
+        content = content[count:]
 
 
 def _whole(held: Field) -> np.ndarray:

@@ -230,16 +230,22 @@ class Actions:
     leaves: Callable[[], bool] = lambda: False
 
 
-def strides(start: int, stop: int, longest: int, at: Sequence[int | None]) -> Iterator[int]:
+def strides(start: int, stop: int, longest: int, at: Sequence[int | None]) -> Sequence[int]:
     """The last step of each stride on the way: at most `longest` steps, none beyond a multiple of a number in `at`.
 
-    >>> list(strides(0, 12, 4, [10, None]))
+    >>> strides(0, 12, 4, [10, None])
     [4, 8, 10, 12]
+    >>> strides(0, 12, 1, [10, None])  # of a run of millions of steps this takes no memory
+    range(1, 13)
     """
+    if longest == 1:
+        return range(start + 1, stop + 1)
+    found = []
     while start < stop:
         ends = [start - start % every + every for every in at if every is not None]
         start = min(stop, start + longest, *ends)
-        yield start
+        found.append(start)
+    return found
 
 
 def loop(

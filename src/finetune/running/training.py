@@ -69,10 +69,11 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
     every = recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)
     evaluation = Clock(every if len(plan.held_out) else None)  # or strides would end there for nothing
     checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
-    ends = list(strides(step, end, session.longest_stride, [evaluation.every_steps, checkpoints.every_steps]))
+    longest = session.longest_stride
+    ends = strides(step, end, longest, [evaluation.every_steps, checkpoints.every_steps])
     return loop(
         session.stride_with(session.share, recipe.train.ema),
-        session.training_batches(step, end, ends),
+        session.training_batches(step, end, None if longest == 1 else ends),
         ends,
         step,
         Actions(
