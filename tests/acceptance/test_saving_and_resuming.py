@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +19,7 @@ import pytest
 from finetune.compose import Composed, compose
 from finetune.errors import UserError
 from finetune.results.lock import LOCK
+from finetune.running import keeping
 from tests.running.test_training import ALL, HEAD, WORDS, everything, logged, start
 
 ALL_OF_IT = [*WORDS, f"phases=[{HEAD},{ALL}]", "stop_gradient=false", "train.ema=0.5", "train.accumulate=2"]
@@ -61,6 +65,48 @@ def assert_ends_as(whole: Path, folder: Path) -> None:
     assert ours["model/model.index"] == undisturbed["model/model.index"]
     assert ours["checkpoints/model-7.index"] == undisturbed["checkpoints/model-7.index"]
     assert logged(folder) == logged(whole)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_83_a_step_is_said_to_be_saved_after_its_files_and_their_folder_are_synced(tmp_path):
+    command = ["strace", "-f", "-y", "-qq", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,write"]
+    words = [*WORDS, "train.steps=2", f"run.dir={tmp_path / 'run'}"]
+    command += ["-o", str(tmp_path / "calls"), sys.executable, "-m", "finetune", *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    calls = (tmp_path / "calls").read_text(errors="replace").splitlines()
+    folder = str(tmp_path / "run" / "checkpoints")
+
+    def first(pattern: str, after: int = 0) -> int:
+        return next(n for n, call in enumerate(calls) if n >= after and re.search(pattern, call))
+
+    for step in (1, 2):
+        said = first(rf'write\(1<.*"saved step {step}\b')
+        index = first(rf'rename.*"{re.escape(folder)}/model-{step}\.index"')
+        data = first(rf'rename.*"{re.escape(folder)}/model-{step}\.data')
+        data_synced, index_synced = (first(rf"fsync\(.*/model-{step}\.{part}") for part in ("data", "index"))
+        whole = first(rf"fsync\(\d+<{re.escape(folder)}>", after=index)
+        assert data_synced < data < index_synced < index < whole < said
+
+
+def test_85_files_that_may_not_grow_cost_no_save_that_there_was(whole, composed, tmp_path, monkeypatch):
+    """As under `ulimit -f`, which ends programs that do not heed its signal."""
+    monkeypatch.setattr(keeping, "PAUSE", 0.01)
+    monkeypatch.setattr(keeping, "PATIENCE", 0.1)
+    folder = half(whole, tmp_path / "run")
+    before = {name: content for name, content in digests(folder).items() if name.startswith("checkpoints/model-")}
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (folder / "checkpoints" / "model-4.data-00000-of-00001").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, most))
+    try:
+        with pytest.raises(UserError, match="cannot be written: File too large"):
+            start(composed, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert {
+        name: content for name, content in digests(folder).items() if name.startswith("checkpoints/model-")
+    } == before
+    assert start(composed, folder) == 0
+    assert_ends_as(whole, folder)
 
 
 def test_90_what_killed_writers_left_is_removed_at_the_start_and_nothing_else(whole, composed, tmp_path):
@@ -168,6 +214,29 @@ def test_97_a_state_file_that_says_nothing_is_no_loss(whole, composed, tmp_path,
     assert_ends_as(whole, folder)
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o007])
+def test_99_files_may_be_read_by_whom_the_umask_lets(composed, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        assert start(composed, tmp_path / "run") == 0
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "run", *(tmp_path / "run").rglob("*")):
+        assert (path, path.stat().st_mode & 0o777) == (path, (0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def test_100_what_a_later_finetune_wrote_is_refused_with_its_version(whole, composed, tmp_path):
+    folder = half(whole, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["format"] += 1
+    record["versions"]["finetune"] = "9.8"
+    (folder / "run.json").write_text(json.dumps(record))
+    before = digests(folder)
+    with pytest.raises(UserError, match=r"was written by finetune 9\.8, in a format that .* does not know"):
+        start(composed, folder)
+    assert digests(folder) == before
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 6])
 def test_101_whatever_the_step_it_went_on_from_the_bits_are_the_same(whole, composed, tmp_path, step):
     folder = half(whole, tmp_path / "run", step)
@@ -225,6 +294,21 @@ def test_114_a_signal_before_the_first_step_leaves_nothing_half_done(tmp_path, a
         [*command[:-2], "train.steps=2", "train.epochs=null"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
+
+
+def test_118_after_a_kill_the_next_start_says_so(tmp_path):
+    command = [sys.executable, "-m", "finetune", *WORDS, "train.steps=100000", f"run.dir={tmp_path / 'run'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("saved step 2"))
+        process.kill()  # as the kernel does where memory is out
+    again = [word.replace("100000", "5") for word in command]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"process {process.pid} on ")
+    first, second, *_ = done.stdout.splitlines()
+    assert first.endswith("was ended from outside: killed, out of memory, or without power")
+    assert "goes on after step" in second
 
 
 @pytest.mark.parametrize("name", ["run[lr=0.1]", "größer als", "a*b?", "-run", "it's"])

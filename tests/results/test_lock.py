@@ -43,8 +43,14 @@ def test_a_second_process_is_refused_and_told_whose_the_folder_is(tmp_path: Path
             assert refused.value.status == 2
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            with alone_in(tmp_path / "run", wait=False):
+            told: list[str] = []
+            with alone_in(tmp_path / "run", wait=False, tell=told.append):
                 assert (tmp_path / "run" / LOCK).exists()
+            (line,) = told
+            assert line.startswith(f"process {process.pid} on ")
+            assert line.endswith(" was ended from outside: killed, out of memory, or without power")
+            with alone_in(tmp_path / "run", wait=False, tell=told.append):
+                assert len(told) == 1
         finally:
             process.kill()
 
@@ -62,7 +68,7 @@ def test_one_that_waits_is_told_once_and_then_has_it(tmp_path: Path):
 
         with alone_in(tmp_path, wait=True, tell=said.append, check=check):
             assert looked >= 3
-    assert len(said) == 1
+    assert len(said) == 2
     assert said[0].startswith(f"waiting for {tmp_path}, which is in use by process {process.pid}")
 
 

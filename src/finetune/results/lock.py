@@ -68,6 +68,8 @@ def _locked(path: Path, wait: bool, tell: Callable[[str], None], check: Callable
             if (taken := _taken(file, path, tell)) and not _is_there(file, path):
                 continue  # it was removed before it was locked
             if taken:
+                if os.fstat(file.fileno()).st_size:  # whoever ends by itself removes it
+                    tell(f"{_whose(path)} was ended from outside: killed, out of memory, or without power")
                 with suppress(OSError):  # a full disk: it is only for people
                     file.truncate(0)
                     file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}).encode())

@@ -209,6 +209,8 @@ class Report:
 
         with contextlib.suppress(tf.errors.OpError):
             if self._events is None:
+                with contextlib.suppress(OSError):  # made by TensorFlow, it would not have the rights of the others
+                    (self._folder / EVENTS).mkdir(exist_ok=True)
                 self._events = tf.summary.create_file_writer(str(self._folder / EVENTS))
             with self._events.as_default(step=step):
                 yield

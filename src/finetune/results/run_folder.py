@@ -24,6 +24,7 @@ from finetune.results import rates
 from finetune.results.checkpoints import is_aside, sync_folder, tidy, write_text
 from finetune.results.lock import LOCK
 
+FORMAT = 1  # of all that is in a run folder; to be raised when an older finetune could no longer go on with it
 RECIPE = "recipe.yaml"
 RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -97,6 +98,11 @@ def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolde
             what = f"'{path}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
         return RunFolder(path, {}, False)
+    record = read_record(path)
+    if record.get("format", FORMAT) > FORMAT:
+        written = record.get("versions", {}).get("finetune", "a later one")
+        what = f"'{path}' was written by finetune {written}, in a format that {_version('finetune')} does not know"
+        raise UserError("recipe", "run.dir", what, "go on with that version, or name another run.dir")
     # A run that is older than a key had what is its default now.
     changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
     counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
@@ -112,7 +118,7 @@ def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolde
         todo = f"name another run.dir, or go on all the same with run.allow_change=[{names}]"
         raise UserError("recipe", "run.dir", what, todo, *shown)
     changes = [c for c in changes if c[0] not in ("run.dir", "run.wait", "run.allow_change")]
-    return RunFolder(path, read_record(path), bool(changes))
+    return RunFolder(path, record, bool(changes))
 
 
 def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
@@ -194,6 +200,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
     """What made this run: enough to make it again. `proof`: a dataclass, of its load; None if there is none."""
     packages = ("finetune", "tensorflow", "keras", "numpy", "hydra-core")
     return {
+        "format": FORMAT,
         "status": "running",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": "python -m finetune " + " ".join(sys.argv[1:]),
