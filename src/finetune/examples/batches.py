@@ -30,7 +30,7 @@ Loader = Callable[..., Mapping[str, Any]]
 Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
 _AHEAD = 2  # batches that are prepared while one is computed
-_TOGETHER = 64  # steps whose examples are chosen at once
+_TOGETHER = 16  # steps whose examples are chosen at once
 
 
 def order(step: int, batch_size: int, count: int, seed: int) -> Any:
