@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(whole: Path, tmp_path: Path
         os.kill(process.pid, signal.SIGKILL)
     result = finetune(*SHORT, *RANDOM, "run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("resume: ")
+    before, began = result.stdout.splitlines()[:2]
+    assert re.fullmatch(rf"process {process.pid} on .* was ended from outside: .*", before)
+    assert began.startswith("resume: ")
     for prefix in ("checkpoints/model-12", "model/model"):
         ours, undisturbed = everything(tmp_path / "run" / prefix), everything(whole / prefix)
         assert ours.keys() == undisturbed.keys()

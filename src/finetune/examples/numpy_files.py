@@ -80,7 +80,7 @@ def _left_there(file: Path) -> Rows:
 
     def read(index: np.ndarray) -> np.ndarray:
         found = np.empty((len(index), *shape), dtype)
-        content = memoryview(found.reshape(-1).view(np.uint8))
+        content = found.reshape(-1).view(np.uint8).data
         starts = np.flatnonzero(np.diff(index, prepend=-2) != 1).tolist()  # of rows that lie behind each other
         with file.open("rb", buffering=0) as opened:
             for first, end in pairwise([*starts, len(index)]):
