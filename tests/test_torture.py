@@ -112,6 +112,37 @@ def test_or_that_call_fails(watch: Any, faults: Any):
     assert "No space left on device" in write(watch, at=3, how=str(faults.FULL)).stderr
 
 
+BEGUN = "resume: run goes on after step 4, from checkpoints/model-4\nsaved step 6\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "saved", "outcome"),
+    [
+        (0, BEGUN, 4, "same"),
+        (0, BEGUN, 6, "lost"),
+        (0, "init: run begins at step 0 with the weights of model\n", 2, "lost"),
+        (0, "finished: run has reached step 8\n", 8, "same"),
+        (2, BEGUN, 4, "refused"),
+    ],
+)
+def test_an_outcome_is_what_the_same_command_says(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: str, saved: int, outcome: str
+):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.torture.__main__ import Ended, Verdict
+
+    assert Verdict(Ended(status, said), is_same=True).outcome(saved) == outcome
+    assert Verdict(Ended(0, BEGUN), is_same=False).outcome(0) == "other"
+
+
+def test_who_is_ended_before_it_begins_has_lost_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.torture.__main__ import Ended
+
+    assert not Ended(-10, "interrupted by SIGUSR2; the same command goes on\n").has_lost(4)
+    assert not Ended(-9, "").has_lost(4)
+
+
 def test_the_page_has_what_came_out(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.torture import table

@@ -108,12 +108,16 @@ class Ended:
         return max((int(step) for step in re.findall(r"^saved step (\d+)$", self.said, re.MULTILINE)), default=0)
 
     @property
-    def began_after(self) -> int:
-        """The step after which it went on; the last one where there was nothing left to do."""
+    def began_after(self) -> int | None:
+        """The step after which it went on; the last where nothing was left to do, none where it did not get so far."""
         if "finished: " in self.said:
             return LAST
-        found = re.search(r"goes on after step (\d+)", self.said)
-        return int(found[1]) if found else 0
+        found = re.search(r"goes on after step (\d+)|begins at step (0)", self.said)
+        return int(found[1] or found[2]) if found else None
+
+    def has_lost(self, saved: int) -> bool:
+        """Whether it made steps again that were said to be saved."""
+        return self.began_after is not None and self.began_after < saved
 
 
 @dataclass(frozen=True)
@@ -128,15 +132,14 @@ class Moment:
 class Verdict:
     """What the same command made of what was left."""
 
-    status: int
-    began_after: int
+    ended: Ended
     is_same: bool
 
     def outcome(self, saved: int) -> str:
         """The `same` bits, `other` ones, steps `lost`, or work `refused`."""
-        if self.status != 0:
+        if self.ended.status != 0:
             return "refused"
-        if self.began_after < saved:
+        if self.ended.has_lost(saved):
             return "lost"
         return "same" if self.is_same else "other"
 
@@ -196,7 +199,7 @@ class Torture:
             ended = self._go(after=draw.uniform(0.0, 12.0))
             if ended.status == 0:
                 break
-            if ended.said and ended.began_after < saved:
+            if ended.has_lost(saved):
                 return "lost"
             saved = max(saved, ended.saved)
             decoys = decoys or self._decoys()
@@ -211,7 +214,7 @@ class Torture:
         saved = 0
         for _ in range(20):
             ended = self._go(after=draw.uniform(0.5, 12.0), storm=draw)
-            if ended.said and ended.began_after < saved:
+            if ended.has_lost(saved):
                 return "lost"
             saved = max(saved, ended.saved)
             if ended.status == 0:
@@ -220,8 +223,7 @@ class Torture:
 
     def _judged(self) -> Verdict:
         again = self._go()
-        is_same = again.status == 0 and self.side.answer(self.run) == self.answer
-        return Verdict(again.status, again.began_after, is_same)
+        return Verdict(again, again.status == 0 and self.side.answer(self.run) == self.answer)
 
     def _anew(self) -> None:
         shutil.rmtree(self.disk, ignore_errors=True)
