@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,6 +131,12 @@ def at(one: Watched, pattern: str) -> float:
 
 
 def trained(one: Watched) -> list[tuple[int, float]]:
-    """(step, when) of each line about training."""
+    """(step, when) of each line about training; the last of those that were heard at once."""
     found = [(re.search(r"train \| step +(\d+)", line), when) for when, line in one.lines]
-    return [(int(match[1]), when) for match, when in found if match]
+    last = {when: int(match[1]) for match, when in found if match}
+    return [(step, when) for when, step in last.items()]
+
+
+def of_a_step(one: Watched) -> list[float]:
+    """The seconds of a step, from each line about training to the next."""
+    return [(end - began) / (last - first) for (first, began), (last, end) in pairwise(trained(one))]

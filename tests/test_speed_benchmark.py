@@ -121,6 +121,14 @@ for number in range(9):
         assert one.lines[2][0] - one.lines[0][0] < 2.0  # the other's time is not counted
 
 
+def test_a_step_takes_time_even_if_two_lines_are_heard_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.watched import Watched, of_a_step
+
+    heard = [(1.0, "train | step   10 | loss 0.7"), (2.0, "train | step 20"), (2.0, "train | step 30"), (2.5, "done")]
+    assert of_a_step(Watched(["it"], lines=[*heard, (3.0, "train | step 40")])) == [1 / 20, 1 / 10]
+
+
 def test_a_command_that_fails_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.watched import watched

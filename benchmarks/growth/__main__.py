@@ -18,14 +18,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.growth.table import RESULTS, table
 from benchmarks.machine import machine
-from benchmarks.watched import Watched, trained, watched
+from benchmarks.watched import Watched, of_a_step, trained, watched
 
 RECIPE = """
 source: {path: X}
@@ -64,8 +63,7 @@ def whole(run: Watched) -> float:
 
 def each_step(run: Watched) -> float:
     """A step, where each is logged."""
-    ends = [when for _, when in trained(run)][1:]
-    return median(after - before for before, after in pairwise(ends))
+    return median(of_a_step(run)[1:])
 
 
 ROWS, LAYERS, CONVOLUTIONS = {"rows": "rows(place, 1000)"}, 32, {"convolutions": "convolutions(place)"}

@@ -30,7 +30,7 @@ from benchmarks.speed.once import once
 from benchmarks.speed.ours import ours
 from benchmarks.speed.table import JOB, RESULTS, is_complete, table
 from benchmarks.speed.workload import EXAMPLES, NETS, SMALL, SMALL_EXAMPLES, Net
-from benchmarks.watched import NEVER, Watched, at, in_turns, trained, watched
+from benchmarks.watched import NEVER, Watched, at, in_turns, of_a_step, watched
 
 PART = r"^(ready|epoch|step)\b|cache: .* computed|train \| step"
 MANY = 100  # epochs of ours in a part, where they are of a head alone
@@ -178,7 +178,7 @@ def _of_a_peer(one: Watched, settling: int) -> dict[str, Any]:
 
 
 def _of_ours(one: Watched, unit: int, settling: int) -> dict[str, Any]:
-    later = [(end - began) / (last - first) * unit for (first, began), (last, end) in pairwise(trained(one))]
+    later = [seconds * unit for seconds in of_a_step(one)]
     later = later[bool(settling) :]  # its first step is said one part before those of the others
     found = {"early": later[:settling], "later": later[settling:], "memory": one.memory}
     if not any("rows to train on" in line for _, line in one.lines):  # nothing is kept

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from benchmarks.growth.sources import layers, rows
 from benchmarks.speed.ours import ours
 from benchmarks.speed.workload import Net
-from benchmarks.watched import in_turns, trained, watched
+from benchmarks.watched import in_turns, of_a_step, trained, watched
 
 STEPS = 8  # of each of two runs, one of which is saved after every one
 RESUMED = (100, 100_000)  # the steps at which runs go on
@@ -72,8 +71,7 @@ def _saving(vgg: Path, net: Net) -> dict[str, float]:
         name: ours(vgg, net, "prefix", ["train.log_every_steps=1", *words], name=name) for name, words in given.items()
     }
     in_turns(list(each.values()), r"train \| step", STEPS)
-    ends = {name: [when for _, when in trained(one)] for name, one in each.items()}
-    return {name: median(after - before for before, after in pairwise(found)) for name, found in ends.items()}
+    return {name: median(of_a_step(one)) for name, one in each.items()}
 
 
 def _resumed(folder: Path, step: int) -> float:
