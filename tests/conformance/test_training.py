@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from goldens import CLASSES, GOLDENS, Arrays, Golden, close, every_golden, model_of, same_bits, source_of
 
 from finetune.engine.graft import Model, graft
 from finetune.learning.state import State, make_state
+from finetune.learning.strides import make_stride
 from finetune.learning.train import make_step
 from finetune.recipe import Head, Train
 from finetune.surgery.source import Source, read_values
@@ -25,13 +27,26 @@ WITH_STATISTICS = [name for name, golden in GOLDENS.items() if golden.statistics
 def trained(golden: Golden, source: Source, model: Model, steps: int = 3, targets: Any = None) -> State:
     """The state after some steps of gradient descent on the golden's batch, towards its labels or other targets."""
     learnt = {"head": golden.labels if targets is None else targets}
-    values = {**read_values(source), **golden.head}
-    train = Train(optimizer="sgd", learning_rate=RATE)
-    state = make_state(values, model.rates, model.updated, source.pieces(), train)
+    state = begun(golden, source, model)
     step = make_step(model.step, state, seed=0)
     for number in range(1, steps + 1):
         step(number, golden.batch, learnt)
     return state
+
+
+def trained_at_once(golden: Golden, source: Source, model: Model, steps: int = 3) -> State:
+    """The same, all steps in one call."""
+    batch = {field: np.concatenate([rows] * steps) for field, rows in golden.batch.items()}
+    state = begun(golden, source, model)
+    made = make_stride(model.step, make_step(model.step, state, seed=0), state, seed=0)
+    targets = {"head": np.concatenate([golden.labels] * steps)}
+    assert len(made(0, steps, *({n: tf.constant(v) for n, v in given.items()} for given in (batch, targets)))) == steps
+    return state
+
+
+def begun(golden: Golden, source: Source, model: Model) -> State:
+    values = {**read_values(source), **golden.head}
+    return make_state(values, model.rates, model.updated, source.pieces(), Train(optimizer="sgd", learning_rate=RATE))
 
 
 def values_of(state: State) -> Arrays:
@@ -51,6 +66,14 @@ def test_three_steps_end_where_those_of_tensorflow_1_end(golden: Golden):
         model = model_of(source, learn=learn)
         assert model.updated == (golden.statistics if phase == "train" else set())
         close(values_of(trained(golden, source, model)), after(golden, phase))
+
+
+@every_golden
+def test_steps_in_one_call_end_with_the_bits_of_one_after_the_other(golden: Golden):
+    for phase in golden.phases:
+        source = source_of(golden, feeds=golden.feeds[phase])
+        model = model_of(source, learn=STATISTICS_FROZEN if phase == "eval" and golden.statistics else [])
+        same_bits(values_of(trained_at_once(golden, source, model)), values_of(trained(golden, source, model)))
 
 
 def test_a_class_as_a_distribution_teaches_the_same_and_a_mixed_one_does_not():

@@ -134,7 +134,7 @@ def test_many_steps_in_one_call_give_the_bits_of_one_after_the_other(exact, tmp_
     more = [*SEVERAL["mlp"], "train.steps=40", "eval.every_steps=100", "checkpoint.every_steps=null"]
     assert start(tmp_path / "many", words(exact, tmp_path / "cache", *more)) == 0
     assert made
-    monkeypatch.setattr(session, "MOST_STEPS", 1)
+    monkeypatch.setattr(strides, "MOST_STEPS", 1)
     assert start(tmp_path / "single", words(exact, tmp_path / "cache", *more)) == 0
     assert len(made) == 1
     assert bits(tmp_path / "many") == bits(tmp_path / "single")

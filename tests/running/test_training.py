@@ -13,9 +13,11 @@ import pytest
 
 from finetune.compose import Composed, compose
 from finetune.interruption import Interrupted, Interruption
+from finetune.learning import strides
 from finetune.reading.weights import read_index, read_tensors
 from finetune.results import checkpoints
 from finetune.run import run
+from finetune.running import session
 
 # A run that dies leaves its files open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -129,6 +131,40 @@ def test_each_of_them_does_what_it_is_there_for(tmp_path):
     assert "lora: 2 matrices" in said["lora"]
     assert "plateau: from here on at" in said["plateaus"]
     assert "rollback 1: at step" in said["rollback"]
+
+
+SHORT = ["stop_gradient=false", "cache.mode=off", "train.steps=23", "eval.every_steps=9", "checkpoint.every_steps=4"]
+SHORT += ["train.log_every_steps=1"]
+IN_ONE_CALL = {
+    "dropout, averages, a rate that falls": ["train.ema=0.9", "train.schedule=cosine", "train.clip_norm=0.1"],
+    "drawn to the source": ["train.l2_sp=0.1", "data.balance=sampling"],
+    "phases": [f"phases=[{HEAD},{ALL}]"],
+}
+ONE_BY_ONE = {
+    "portions": ["train.accumulate=2"],
+    "a loss scale": ["train.precision=mixed_float16"],
+    "mixed": ["train.mixup=0.4"],
+    "old logits": ["distill={tensor: 'fc8:0'}"],
+}
+
+
+@pytest.mark.parametrize("what", [*IN_ONE_CALL, *ONE_BY_ONE])
+def test_short_steps_of_all_layers_are_made_in_one_call_with_the_same_bits(what, tmp_path, monkeypatch):
+    taken: list[int] = []
+
+    def watched(*given):
+        take = strides.make_stride(*given)
+        return lambda before, last, *batch: taken.append(last - before) or take(before, last, *batch)
+
+    monkeypatch.setattr(session, "make_stride", watched)
+    composed = compose([*WORDS, *SHORT, *IN_ONE_CALL.get(what, ()), *ONE_BY_ONE.get(what, ())])
+    assert start(composed, tmp_path / "many") == 0
+    assert max(taken, default=1) == (4 if what in IN_ONE_CALL else 1)  # up to the next save
+    monkeypatch.setattr(strides, "MOST_STEPS", 1)
+    if what in IN_ONE_CALL:
+        assert start(composed, tmp_path / "single") == 0
+        assert everything(tmp_path / "many") == everything(tmp_path / "single")
+        assert logged(tmp_path / "many") == logged(tmp_path / "single")
 
 
 class Asked(Interruption):

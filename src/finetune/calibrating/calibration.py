@@ -18,7 +18,7 @@ from finetune.calibrating.machine import Machine, this_machine
 from finetune.calibrating.process import Process
 from finetune.calibrating.remembered import alone, file, key_of, recall, remember
 from finetune.calibrating.setting import ONEDNN, THREADS, Choice, Setting, as_given, from_record
-from finetune.calibrating.work import job, least_operations, least_seconds
+from finetune.calibrating.work import job, least_seconds, operations_of
 from finetune.errors import printable
 from finetune.examples.fields import as_rows
 from finetune.graph import to_meta
@@ -101,11 +101,8 @@ def _changes(left: Collection[str], machine: Machine, ready: Ready) -> Iterable[
 
 def _pays(recipe: Recipe, plan: Plan, machine: Machine) -> bool:
     """Whether the job lasts so long, on the fastest of machines, that measuring takes no more than its share of it."""
-    kinds = plan.source.input_kinds()
-    inputs = {tensor: kinds[name][1] for name, tensor in plan.source.inputs.items()}
-    graph = plan.phases[0].variants.evaluation.graph
-    operations, size = least_operations(graph, inputs, plan.source.shapes), recipe.train.batch_size
-    words = operations, len(graph.nodes), size, machine.cores, len(machine.gpus)
+    nodes, size = len(plan.phases[0].variants.evaluation.graph.nodes), recipe.train.batch_size
+    words = operations_of(plan), nodes, size, machine.cores, len(machine.gpus)
     work = job(recipe, plan)
     few = replace(work, forwards=min(work.forwards, BATCHES), steps=min(work.steps, BATCHES))
     return SHARE * least_seconds(work, *words) >= LEAST + least_seconds(few, *words)

@@ -16,7 +16,7 @@ Shape = tuple["int | None", ...]
 
 # What no machine of today surpasses: operations of a core and of a GPU, and nodes of a graph, each in a second.
 _CORE, _GPU, _NODES = 1e11, 1e15, 1e6
-_BACKWARD = 3  # a step takes the forward pass, and as much again for the gradients of inputs and of weights
+BACKWARD = 3  # a step takes the forward pass, and as much again for the gradients of inputs and of weights
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv3D")
 _POOLS = ("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D")
@@ -88,7 +88,14 @@ def least_seconds(work: Work, operations: float, nodes: int, batch_size: int, co
     """
     rate = gpus * _GPU or cores * _CORE
     batch = max(operations * batch_size / rate, nodes / _NODES)
-    return work.seconds(batch, _BACKWARD * batch)
+    return work.seconds(batch, BACKWARD * batch)
+
+
+def operations_of(plan: Plan) -> int:
+    """Those of the forward pass of one example, at least, with all that is below the cut."""
+    kinds = plan.source.input_kinds()
+    inputs = {tensor: kinds[name][1] for name, tensor in plan.source.inputs.items()}
+    return least_operations(plan.phases[0].variants.evaluation.graph, inputs, plan.source.shapes)
 
 
 def least_operations(graph: Graph, inputs: Mapping[str, Shape | None], variables: Mapping[str, Shape]) -> int:

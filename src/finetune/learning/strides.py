@@ -9,7 +9,20 @@ import tensorflow as tf
 
 from finetune.learning.averages import decay_at
 from finetune.learning.state import State
-from finetune.learning.train import Step, Stride, is_loss, make_attempt
+from finetune.learning.train import NonFinite, Step, Stride, is_loss, make_attempt
+
+# Of one call, so that a run answers soon, and its rows are in memory twice; 5e9 operations take less than a second.
+MOST_STEPS, MOST_BYTES, MOST_OPERATIONS = 100, 64e6, 5e9
+
+
+def longest(size: float, operations: float) -> int:
+    """How many steps may be made in one call, each of so many bytes and operations.
+
+    >>> longest(1e6, 0), longest(1e6, 1e9), longest(1e6, 1e11)
+    (64, 5, 1)
+    """
+    most = MOST_STEPS, MOST_BYTES // max(1.0, size), MOST_OPERATIONS // max(1.0, operations)
+    return max(1, int(min(most)))
 
 
 def one_by_one(step: Step) -> Stride:
@@ -26,11 +39,10 @@ def make_stride(
     clip_norm: float | None = None,
     ema: float | None = None,
 ) -> Stride:
-    """Steps inside one `tf.function`, for a program in which nothing of the source is left.
+    """Steps inside one `tf.function`; the other arguments are those of `step`.
 
-    TensorFlow optimises them all together, so features and gradients of a source's layers could differ in their last
-    bits from those of a TensorFlow 1 session. What is not finite stops them, and is left to `step`, which the other
-    arguments are those of: it finds out what is wrong.
+    A program that has layers of the source should be `apart`, for a step too (see `make_step`). What is not finite
+    stops them, and is left to `step`: it finds out what is wrong.
     """
     attempt = make_attempt(program, state, seed, clip_norm)
     losses: list[str] = []
@@ -56,7 +68,10 @@ def make_stride(
             rows = zip(*(values.numpy()[: int(count)] for values in columns.values()), strict=True)
             found += [dict(zip(columns, row, strict=True)) for row in rows]
             if len(found) < last - before:
-                found.append(alone(len(found)))
+                try:
+                    found.append(alone(len(found)))
+                except NonFinite as bad:
+                    raise NonFinite(bad.step, bad.what, found) from bad
         return found
 
     @tf.function(reduce_retracing=True, autograph=False)

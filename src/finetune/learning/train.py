@@ -22,11 +22,14 @@ Stride = Callable[[int, int, Mapping[str, Any], Mapping[str, Any]], Sequence[Map
 
 
 class NonFinite(Exception):
-    """A step that was not made, for its loss, a gradient or an update is not finite; `what` says which."""
+    """A step that was not made, for its loss, a gradient or an update is not finite; `what` says which.
 
-    def __init__(self, step: int, what: str):
+    `made` is what the steps before it gave that were made in the same call.
+    """
+
+    def __init__(self, step: int, what: str, made: Sequence[Mapping[str, Any]] = ()):
         super().__init__(f"step {step}: {what}")
-        self.step, self.what = step, what
+        self.step, self.what, self.made = step, what, made
 
 
 def check_finite(state: State, step: int) -> None:
@@ -267,7 +270,11 @@ def loop(
     logged = before = start
     for last in ends:
         inputs, targets, indices = next(batches)
-        made = take(before, last, inputs, targets)
+        failed = None
+        try:
+            made = take(before, last, inputs, targets)
+        except NonFinite as bad:
+            made, failed = bad.made, bad
         now = time.monotonic()
         for number, losses in enumerate(made, before + 1):
             actions.advance(float(losses["loss"]))
@@ -277,6 +284,8 @@ def loop(
                 found = {name: float(value) for name, value in losses.items()}
                 finite = {name: value for name, value in found.items() if np.isfinite(value)}
                 actions.log(number, {**finite, "examples_per_second": rate})
+        if failed is not None:
+            raise failed
         if last // log_every > logged // log_every:
             logged, logged_at = last, now
         before = last

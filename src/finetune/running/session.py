@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import numpy as np
 from finetune.augmenting.augment_keys import settle
 from finetune.augmenting.mixing import Mixing, make_mixing
 from finetune.bits import digest
+from finetune.calibrating.work import BACKWARD, operations_of
 from finetune.engine import lora
 from finetune.engine.graft import OLD, Model, check_gradients, graft, pair_graph, regraft
 from finetune.engine.heads import initial_values
@@ -29,7 +31,7 @@ from finetune.learning.distill import with_old_logits
 from finetune.learning.l2_sp import anchors, penalised
 from finetune.learning.optimizers import make
 from finetune.learning.state import State, as_saved, check_frozen, make_state
-from finetune.learning.strides import make_stride, one_by_one
+from finetune.learning.strides import longest, make_stride, one_by_one
 from finetune.learning.train import Step, Stride, make_step
 from finetune.plan import Plan
 from finetune.recipe import Recipe
@@ -38,8 +40,8 @@ from finetune.running.frozen_part import Decision, FrozenPart, decide
 
 Values = Mapping[str, Any]
 
-MOST_STEPS, MOST_BYTES = 100, 64_000_000  # of one call, so that a run answers, and its rows are in memory twice
 MOST_PROBED = 1_000_000  # bytes
+MOST_TURNS = 1000  # of a loop, where nothing tells them
 
 
 @dataclass
@@ -147,13 +149,32 @@ class Session:
 
     @property
     def longest_stride(self) -> int:
-        """How many steps may be made in one call: one, unless only heads learn, of what is kept."""
+        """How many steps may be made in one call: one, unless they take rows of one shape and nothing else is in them.
+
+        However many there are, the bits are the same.
+        """
         part, train = self.frozen_part, self.recipe.train
-        if part is None or part.read(training=True) is None or train.accumulate > 1 or self.state.scale is not None:
+        if train.accumulate > 1 or self.state.scale is not None or self.model.teacher is not None:
             return 1
-        if not part.part.is_to_the_cut:
+        if part is not None and (part.read(training=True) is None or (train.xla and not part.part.is_to_the_cut)):
             return 1
-        return max(1, min(MOST_STEPS, MOST_BYTES // (part.part.frontier.bytes * train.batch_size)))
+        if part is not None:
+            operations = 0.0 if part.part.is_to_the_cut else self._operations({})
+            return longest(part.part.frontier.bytes * train.batch_size, operations)
+        if self.plan.training.arrays is None or self.varied or self.mixing is not None or train.xla:
+            return 1
+        rows = batches.row_shapes(self.plan.training, self._loader(self.plan.training))
+        if any(None in shape for shape in rows.values()):  # as long as the longest of their batch
+            return 1
+        values = sum(math.prod(n or 1 for n in shape) for shape in rows.values())
+        return longest(4 * values * train.batch_size, self._operations(rows))
+
+    def _operations(self, rows: Mapping[str, tuple[int | None, ...]]) -> float:
+        """Those of a step, about; a loop is taken to turn as often as the rows are long."""
+        graph = self.phase.variants.training.graph
+        has_loops = any(node.op == "Enter" for node in graph.nodes.values())
+        turns = max([n or 1 for shape in rows.values() for n in shape] or [MOST_TURNS]) if has_loops else 1
+        return BACKWARD * operations_of(self.plan) * turns * self.recipe.train.batch_size
 
     def training_batches(self, start: int, stop: int, ends: Sequence[int] | None = None) -> Iterator[batches.Batch]:
         """The batches of steps `start` + 1 to `stop`; with `ends` one for each stride, which ends there."""
@@ -163,7 +184,7 @@ class Session:
             made = batches.training_batches(*read, *words, views=views, ends=ends)
         else:
             examples = self.plan.training, self._loader(self.plan.training)
-            made = batches.training_batches(*examples, *words, self.varied, self.mixing, views)
+            made = batches.training_batches(*examples, *words, self.varied, self.mixing, views, ends)
             made = made if part is None else part.through(made, training=True)
         return made if self.model.teacher is None else with_old_logits(made, self.model.teacher, self.pretrained, OLD)
 
