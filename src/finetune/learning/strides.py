@@ -11,15 +11,15 @@ from finetune.learning.averages import decay_at
 from finetune.learning.state import State
 from finetune.learning.train import NonFinite, Step, Stride, is_loss, make_attempt
 
-# Of one call, so that a run answers soon, and its rows are in memory twice; 5e9 operations take less than a second.
-MOST_STEPS, MOST_BYTES, MOST_OPERATIONS = 100, 64e6, 5e9
+# Of one call, so that a run answers soon, and its rows are in memory twice; 3e10 operations take a second or less.
+MOST_STEPS, MOST_BYTES, MOST_OPERATIONS = 100, 64e6, 3e10
 
 
 def longest(size: float, operations: float) -> int:
     """How many steps may be made in one call, each of so many bytes and operations.
 
     >>> longest(1e6, 0), longest(1e6, 1e9), longest(1e6, 1e11)
-    (64, 5, 1)
+    (64, 30, 1)
     """
     most = MOST_STEPS, MOST_BYTES // max(1.0, size), MOST_OPERATIONS // max(1.0, operations)
     return max(1, int(min(most)))
