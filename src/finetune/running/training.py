@@ -70,7 +70,9 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
     evaluation = Clock(every if len(plan.held_out) else None)  # or strides would end there for nothing
     checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
     longest = session.longest_stride
-    ends = strides(step, end, longest, [evaluation.every_steps, checkpoints.every_steps])
+    # A line of the log that has more steps than a call is told when its last step is made.
+    told = recipe.train.log_every_steps if recipe.train.log_every_steps >= longest else None
+    ends = strides(step, end, longest, [evaluation.every_steps, checkpoints.every_steps, told])
     return loop(
         session.stride_with(session.share, recipe.train.ema),
         session.training_batches(step, end, None if longest == 1 else ends),
