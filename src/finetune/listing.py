@@ -26,7 +26,7 @@ from finetune import recipe_files
 from finetune.errors import UserError, printable
 from finetune.parser import Parser
 from finetune.results.run_files import is_run
-from finetune.results.run_folder import read_record
+from finetune.results.run_folder import record_for_people
 
 RUNS = "runs"  # where a recipe that does not say otherwise leaves its run
 DEEPEST = 4  # folders within folders that are looked into
@@ -77,7 +77,7 @@ def runs_in(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 
 def entry(run: Path) -> dict[str, Any]:
     """What its record says of a run: `status` is finished, unfinished, or unknown where the record cannot be read."""
-    record = read_record(run)
+    record = record_for_people(run)
     metrics = {name: value for name, value in (record.get("metrics") or {}).items() if name != "loss"}
     metric = next((name for name in metrics if not name.endswith("/loss")), None)
     finished = record.get("status") == "finished"

@@ -25,6 +25,10 @@ class Full:
     def fileno(self) -> int:
         return self.file.fileno()
 
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
     def close(self) -> None:
         self.file.close()
 
@@ -54,3 +58,19 @@ def test_what_a_full_disk_does_not_take_comes_with_the_next(tmp_path: Path):
     log.write("lost\n")
     log.close()
     assert (tmp_path / "log").read_text() == "first\nsecond\nthird\nfourth\n"
+
+
+def test_what_was_held_is_written_before_a_sync(tmp_path: Path):
+    log = Appending(tmp_path / "log")
+    full = log._file = Full(log._file, room=0)
+    log.write("held\n")
+    full.room = 100
+    log.sync()
+    assert (tmp_path / "log").read_text() == "held\n"
+    log.close()
+
+
+def test_it_may_be_closed_twice(tmp_path: Path):
+    log = Appending(tmp_path / "log")
+    log.close()
+    log.close()

@@ -27,13 +27,15 @@ class Appending:
                 self._left = self._left[written or 0 :]
 
     def sync(self) -> None:
-        """Makes what was written survive a loss of power, as far as the disk does it."""
+        """Tries once more, and makes what was written survive a loss of power, as far as the disk does it."""
+        self.write("")
         with suppress(OSError):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Tries once more, and lets go of the file."""
-        self.write("")
+        """Tries once more, and lets go of the file; a second time it does nothing."""
+        if self._file.closed:
+            return
         self.sync()
         with suppress(OSError):
             self._file.close()

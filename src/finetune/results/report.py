@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from finetune.engine.graft import Model
 from finetune.engine.proof import Proof
-from finetune.errors import printable, shortlist
+from finetune.errors import UserError, printable, shortlist
 from finetune.examples.batches import image_geometry
 from finetune.examples.data import Examples
 from finetune.examples.tasks import Task
@@ -36,8 +37,8 @@ from finetune.recipe import Recipe, Train
 from finetune.recipe_files import flat
 from finetune.results.appending import Appending
 from finetune.results.card import CARD
-from finetune.results.checkpoints import Loaded, write_text
-from finetune.results.run_files import LOG, METRICS
+from finetune.results.checkpoints import Loaded, cannot_be_written, tidy, write_bytes, write_text
+from finetune.results.run_files import LOG, METRICS, entries
 from finetune.results.run_files import PICTURE as PICTURE
 from finetune.start import Started
 from finetune.surgery import freeze
@@ -49,6 +50,9 @@ SHOWN = 8  # held-out images in TensorBoard
 
 Pictures = Callable[[Examples, Sequence[int]], np.ndarray]  # uint8 [images, height, width, 3], none for other data
 
+_HELD_OUT = "held-out"  # with which the names of their pictures begin
+_EVENT_FILES = "events.out.tfevents.*.v2"  # as `tf.summary` names them
+_AROUND_RECORD = 16  # bytes of its length and of both checksums
 BETWEEN = 30.0  # seconds between two lines of a wait that no terminal shows a bar of
 
 
@@ -70,6 +74,7 @@ class Report:
         text = printable(text)  # names come from files of others
         with self._speaking:
             self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._metrics.write("")  # a disk that takes what was held takes the numbers of its steps too
             if self._bar is not None:
                 self._bar.clear()
             try:
@@ -85,25 +90,31 @@ class Report:
         import tensorflow as tf
 
         part = {"part": self.part} if self.part else {}
-        self._metrics.write(json.dumps({"step": step, "phase": phase, **part, **values}) + "\n")
+        with self._speaking:
+            self._metrics.write(json.dumps({"step": step, "phase": phase, **part, **values}) + "\n")
         with self._drawing(step):
             for name, value in values.items():
                 tf.summary.scalar(f"{phase}/{name}", value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.line(f"{phase:>5} | step {step:>6} | {shown}{note}")
 
-    def rollback(self, number: int, step: int, failed: int, what: str, share: float) -> None:
-        """Takes back what was reported of the steps after `step`, to which the run goes back, and says why."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        self._metrics.close()
-        forget_after(self._folder, step, rollbacks=number - 1)
-        self._metrics = Appending(self._folder / METRICS)
+    def rollback(self, number: int, saved: Loaded, owes: bool, failed: int, what: str, share: float) -> None:
+        """Takes back what was reported of the steps after `saved`, to which the run goes back, and says why.
+
+        An evaluation of that step that it `owes` is taken back too.
+        """
+        step = saved.step
+        self._close_events()
+        self._metrics.sync()
+        warnings = forget_after(self._folder, step, rollbacks=number - 1, owes=owes)
+        before, self._metrics = self._metrics, Appending(self._folder / METRICS)
+        before.close()
         entry = {"step": step, "phase": "rollback", "number": number, "failed": failed, "what": what, "share": share}
         self._metrics.write(json.dumps(entry) + "\n")
         if self._bar is not None:
             self._bar.n = step
+        for line in [*passed_over(saved), *warnings]:
+            self.line(line)
         self.line(f"rollback {number}: at step {failed} {what}; back to step {step}, at {share:g} of the learning rate")
 
     def graph(self, meta: Any) -> None:
@@ -137,7 +148,7 @@ class Report:
         chosen = [round(i) for i in np.linspace(0, len(examples) - 1, min(len(examples), SHOWN))]
         images = pictures(examples, chosen)
         for head, judged in found.items():
-            name = "held-out" if len(found) == 1 else f"held-out {head}"
+            name = _HELD_OUT if len(found) == 1 else f"{_HELD_OUT} {head}"
             rows = ["| image | is | taken for | probability |", "|---|---|---|---|"]
             with self._drawing(step):
                 for place, (index, image) in enumerate(zip(chosen, images, strict=False)):
@@ -187,20 +198,25 @@ class Report:
 
     def close(self) -> None:
         """Writes out what is still held."""
-        import tensorflow as tf
-
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        if self._events is not None:
-            with contextlib.suppress(tf.errors.OpError):
-                self._events.close()
+        self._close_events()
         self._log.close()
         self._metrics.close()
 
     def sync(self) -> None:
         """Makes the numbers that were told so far survive a loss of power."""
-        self._metrics.sync()
+        with self._speaking:
+            self._metrics.sync()
+
+    def _close_events(self) -> None:
+        import tensorflow as tf
+
+        if self._events is not None:
+            with contextlib.suppress(tf.errors.OpError):
+                self._events.close()
+            self._events = None
 
     @contextlib.contextmanager
     def _drawing(self, step: int) -> Iterator[None]:
@@ -212,7 +228,7 @@ class Report:
                 with contextlib.suppress(OSError):  # made by TensorFlow, it would not have the rights of the others
                     (self._folder / EVENTS).mkdir(exist_ok=True)
                 self._events = tf.summary.create_file_writer(str(self._folder / EVENTS))
-            with self._events.as_default(step=step):
+            with self._events.as_default(step=step):  # which writes out what was drawn, so that a kill loses nothing
                 yield
 
 
@@ -244,43 +260,63 @@ def mosaic(images: np.ndarray) -> np.ndarray:
     return rows.reshape(rows.shape[0] * rows.shape[1], -1, 3)
 
 
-def forget_after(folder: Path, step: int, rollbacks: int = 0, owes: bool = False) -> None:
+def forget_after(folder: Path, step: int, rollbacks: int = 0, owes: bool = False) -> list[str]:
     """Takes back what a run reported beyond the step from which it goes on, and all but its first few rollbacks.
 
-    An evaluation of that step that it `owes` is taken back too.
+    An evaluation of that step that it `owes` is taken back too. Gives warnings of what TensorBoard still shows.
+
+    Raises:
+      UserError: the numbers cannot be written.
     """
-    path = folder / METRICS
+    path, events = folder / METRICS, folder / EVENTS
     if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _stays(line, step, rollbacks, owes)]
-        write_text(path, "".join(f"{line}\n" for line in kept))
-    if (folder / EVENTS).is_dir():
-        for events in sorted((folder / EVENTS).iterdir()):
-            _forget_events_after(events, step)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        write_text(path, "".join(f"{line}\n" for line in lines if _stays(line, step, rollbacks, owes)))
+    if not events.is_dir():
+        return []
+    tidy(events)
+    return [line for file in sorted(events.iterdir()) if _is_ours(file) for line in _forget_events(file, step, owes)]
 
 
-def _forget_events_after(path: Path, step: int) -> None:
+def _is_ours(path: Path) -> bool:
+    """Whether our writer may have made a file: others put theirs into that folder too."""
+    return fnmatch(path.name, _EVENT_FILES) and path.is_file() and not path.is_symlink()
+
+
+def _forget_events(path: Path, step: int, owes: bool) -> list[str]:
     import tensorflow as tf
+    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
-    kept, dropped = [], False
+    kept, at, dropped = [], 0, False
     try:
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            if Event.FromString(record).step <= step:
-                kept.append(record)
-            else:
-                dropped = True
-    except tf.errors.DataLossError:  # the record that the kill cut short, always the last
-        dropped = True
-    if dropped:
-        aside = path.with_name(f".{path.name}")
-        with tf.io.TFRecordWriter(str(aside)) as writer:
-            for record in kept:
-                writer.write(record)
-        os.replace(aside, path)
+        content = path.read_bytes()
+        with contextlib.suppress(tf.errors.DataLossError):  # the record that the kill cut short, always the last
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                event, end = Event.FromString(record), at + len(record) + _AROUND_RECORD
+                if not at and event.WhichOneof("what") != "file_version":
+                    return []  # no writer of events has made it
+                if not at or event.step <= step - (owes and _is_of_evaluation(event)):
+                    kept.append(content[at:end])
+                else:
+                    dropped = True
+                at = end
+        if kept and (dropped or at < len(content)):
+            write_bytes(path, b"".join(kept))
+    except DecodeError:  # another's records
+        return []
+    except (tf.errors.OpError, OSError, UserError) as error:
+        what = error.what if isinstance(error, UserError) else cannot_be_written(path, error).what
+        return [f"warning: TensorBoard may show steps after {step} twice: {path}: {what}"]
+    return []
+
+
+def _is_of_evaluation(event: Any) -> bool:
+    return any(value.tag.startswith(("eval/", _HELD_OUT)) for value in event.summary.value)
 
 
 def _stays(line: str, step: int, rollbacks: int, owes: bool) -> bool:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         entry = json.loads(line)
         if entry.get("phase") == "rollback":
             return int(entry["number"]) <= rollbacks
@@ -298,11 +334,14 @@ def variable_table(rows: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
 def open_report(folder: Path, saved: Loaded | None) -> Report:
     """The report of a run that begins, or goes on from a checkpoint."""
     if saved is None:
-        forget_after(folder, -1)
+        warnings = forget_after(folder, -1)
     else:
         rollbacks, owes = monitor.watch_in(saved.values).rollbacks, standing_in(saved.values).owes
-        forget_after(folder, saved.step, rollbacks, owes)
-    return Report(folder)
+        warnings = forget_after(folder, saved.step, rollbacks, owes)
+    report = Report(folder)
+    for line in warnings:
+        report.line(line)
+    return report
 
 
 def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> str:
@@ -312,16 +351,20 @@ def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> st
     return f"resume: {folder} goes on after step {saved.step}, from checkpoints/{stem}-{saved.step}"
 
 
+def passed_over(saved: Loaded) -> list[str]:
+    """A warning for each checkpoint that is newer than the one that was taken, and damaged."""
+    return [f"warning: a newer checkpoint is damaged and passed over: {why}" for why in saved.damaged]
+
+
 def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
     """What is known before the first step: source, cut, what learns, and the examples."""
     source = plan.source
-    damaged = [f"warning: a newer checkpoint is damaged and passed over: {d}" for d in (saved.damaged if saved else [])]
     rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in model.variants.fates]
     rows += [(name, shape, _told_new(a.rate, "lora")) for a in model.adapters for name, shape in a.shapes.items()]
     rows += [(name, shape, _told_new(1.0, "new")) for name, shape in model.new_variables.items()]
     feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
     return [
-        *damaged,
+        *(passed_over(saved) if saved else []),
         f"device: {started.device}",
         *started.engine.said,
         f"source: {source.pair.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
@@ -536,11 +579,7 @@ def _shown(value: Any) -> str:
 
 def first_numbers(folder: Path, phase: str) -> dict[str, Any]:
     """What was logged of a phase at step 0, before any training; nothing if it was not."""
-    for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["phase"] == phase and entry["step"] == 0:
-            return entry
-    return {}
+    return next((entry for entry in entries(folder) if entry["phase"] == phase and entry["step"] == 0), {})
 
 
 def best(watch: monitor.Watch, metric: str, folder: Path) -> dict[str, Any] | None:

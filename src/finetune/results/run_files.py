@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.judging.findings import EVALUATION, PREDICTIONS
 from finetune.recipe_files import flat, parse
-from finetune.results.run_folder import RECIPE, read_record
+from finetune.results.run_folder import RECIPE, record_for_people
 
 METRICS = "metrics.jsonl"
 LOG = "train.log"
@@ -22,7 +22,8 @@ PICTURE = "graph.svg"
 GLIMPSES = "examples.json"
 
 _BEGINNINGS = ("init: ", "resume: ")  # of the log's lines with which a process begins
-_AFTERWARDS = "report: "  # what is told of the page is not yet there when that is written
+# What is told of the page is not yet there when that is written, and an error may be one of a process that never began.
+_AFTERWARDS = ("report: ", "error[", "interrupted by ")
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -85,8 +86,8 @@ def read(path: Path) -> RunFiles:
         path=path,
         recipe_yaml=recipe_yaml,
         recipe=flat(parse(recipe_yaml, str(path / RECIPE))),
-        record=read_record(path),
-        entries=_entries(_text(path / METRICS)),
+        record=record_for_people(path),
+        entries=entries(path),
         evaluation=_mapping(path / EVALUATION),
         predictions=_columns(path / PREDICTIONS),
         log=[line[len("2000-01-01 00:00:00 ") :] for line in log],
@@ -108,9 +109,10 @@ def _mapping(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _entries(text: str) -> list[dict[str, Any]]:
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """The lines of its `metrics.jsonl` that are whole; none where there is no such file."""
     found = []
-    for line in text.splitlines():
+    for line in _text(folder / METRICS).splitlines():
         with contextlib.suppress(ValueError):  # one that is being written, or was cut short by a kill
             entry = json.loads(line)
             if isinstance(entry, dict) and {"step", "phase"} <= entry.keys():

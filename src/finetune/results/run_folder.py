@@ -45,7 +45,10 @@ HARMLESS = (
 HARMLESS += ("train.stop_early", "train.on_nan", "cache.mode", "cache.dir", "cache.max_gb")
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
-LENGTHS = ("train.steps", "train.epochs")  # with a schedule that falls over all steps they are not harmless
+LENGTHS = ("train.steps", "train.epochs")  # where a schedule falls towards the last step they are not harmless
+# What TensorFlow takes from the environment.
+_ENVIRONMENT = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+_ENVIRONMENT += ("XLA_FLAGS", "TF_XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,11 @@ def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolde
         what = f"'{path}' was written by finetune {written}, in a format that {_version('finetune')} does not know"
         raise UserError("recipe", "run.dir", what, "go on with that version, or name another run.dir")
     # A run that is older than a key had what is its default now.
-    changes = differences(stored.read_text(encoding="utf-8"), recipe_yaml, flat(asdict(Recipe())))
+    changes = differences(_stored_recipe(stored), recipe_yaml, flat(asdict(Recipe())))
     counted = HARMFUL if any((path / CHECKPOINTS).glob("*.index")) else ()
-    harmless = tuple(key for key in HARMLESS if key != "eval." or not _waits_for_plateaus(recipe_yaml))
-    now = flat(parse(recipe_yaml, "this recipe"))
-    counted += () if now.get("train.schedule", "constant") in ("constant", "plateau") else LENGTHS
+    asked = parse(recipe_yaml, "this recipe")
+    harmless = tuple(key for key in HARMLESS if key != "eval." or not _goes_by_plateaus(asked))
+    counted += LENGTHS if _falls_to_the_end(asked) else ()
     harmful = [c for c in changes if c[0] in counted or not c[0].startswith(harmless)]
     harmful = [c for c in harmful if not _is_allowed(c[0], allowed)]
     if harmful:
@@ -125,17 +128,61 @@ def _is_allowed(key: str, allowed: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
-def _waits_for_plateaus(recipe_yaml: str) -> bool:
-    """Whether evaluations decide how long something is trained."""
-    phases = parse(recipe_yaml, "a stored recipe").get("phases") or []
-    return any((phase.get("until") or {}).get("plateau") for phase in phases)
+def _schedules(asked: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The schedule of each phase with what ends the phase; of a recipe without phases it is one that nothing ends."""
+    of_all = (asked.get("train") or {}).get("schedule") or "constant"
+    phases = asked.get("phases") or [{}]
+    return [(phase.get("schedule") or of_all, phase.get("until") or {}) for phase in phases]
+
+
+def _goes_by_plateaus(asked: Mapping[str, Any]) -> bool:
+    """Whether evaluations decide how long something is trained, or at what rate.
+
+    Early stopping does not: it ends a run sooner or later, as `train.steps` does, and changes none of its steps.
+    """
+    return any(schedule == "plateau" or until.get("plateau") for schedule, until in _schedules(asked))
+
+
+def _falls_to_the_end(asked: Mapping[str, Any]) -> bool:
+    """Whether the rate of some step depends on which step is the last one."""
+    return any(
+        schedule not in ("constant", "plateau") and until.get("step") is None and until.get("epoch") is None
+        for schedule, until in _schedules(asked)
+    )
+
+
+def _stored_recipe(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError("recipe", str(path), "is no UTF-8 text", "put it back, or name another run.dir") from None
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The `run.json` of a folder; empty if there is none that can be read."""
+    """The `run.json` of a folder; empty if there is none.
+
+    Raises:
+      UserError: there is one that cannot be read; who went on without it would compare nothing with what was.
+    """
     try:
-        return json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError("storage", str(path / RECORD), f"cannot be read: {error.strerror}") from error
+    except ValueError:  # no JSON, or no text
+        found = None
+    if not isinstance(found, dict):
+        what, todo = "is no record of a run", "put it back, or remove it to go on without what it knows"
+        raise UserError("storage", str(path / RECORD), what, todo)
+    return found
+
+
+def record_for_people(path: Path) -> dict[str, Any]:
+    """The same for those who only look: empty too if it cannot be read."""
+    try:
+        return read_record(path)
+    except UserError:
         return {}
 
 
@@ -183,15 +230,27 @@ def check_same(
 def conditions() -> dict[str, Any]:
     """What the bits of a run depend on, beside its recipe and its engine."""
     machine = this_machine()
-    # Processors of several kinds may have one name.
-    names = {"processor": machine.processor, "its instructions": machine.flags, "cores": machine.cores}
-    return {"tensorflow": _version("tensorflow"), **names}
+    return {
+        "tensorflow": _version("tensorflow"),
+        "keras": _version("keras"),
+        "numpy": _version("numpy"),
+        "processor": machine.processor,
+        "its instructions": machine.flags,  # processors of several kinds may have one name
+        "cores": machine.cores,
+        "GPU": ", ".join(machine.gpus) or "none",
+        **{name: os.environ.get(name, "unset") for name in _ENVIRONMENT},
+    }
 
 
 def other_conditions(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A warning where a run goes on under others than those that it began under."""
-    before = record.get("conditions", now)
-    changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+    """A warning where a run goes on under others than those that it began under.
+
+    Of what an older version did not write down nothing is said.
+    """
+    before = record.get("conditions", {})
+    changed = [
+        f"{name} {before[name]} then, {now[name]} now" for name in now if before.get(name, now[name]) != now[name]
+    ]
     said = f"warning: the last bits will not be those of an uninterrupted run: {'; '.join(changed)}"
     return [said] if changed else []
 

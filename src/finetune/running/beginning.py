@@ -58,9 +58,13 @@ def open_folder(
     run_folder.write_record(folder.path, {**record, "digests": plan.digests, "status": "running"})
     tell = report.open_report(folder.path, saved)
     tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
+    if saved and not folder.record:
+        tell.line(f"warning: {run_folder.RECORD} is gone: source, data and machine are compared with nothing")
     for line in [*lines(session, saved, started, proof), *run_folder.other_conditions(record, run_folder.conditions())]:
         tell.line(line)
-    if keeping.write_graph(session, folder):
+    keeping.write_graph(session, folder)
+    # What was told of a run that begins is taken back where it begins again; the picture comes last.
+    if saved is None or not (folder.path / report.PICTURE).exists():
         tell.graph(session.meta)
         tell.hparams(session.recipe)
         write_text(folder.path / report.PICTURE, report.picture(plan, model))

@@ -35,7 +35,8 @@ def go_back(session: Session, folder: RunFolder, tell: Report, bad: NonFinite) -
     session.take_up(session.values_in(back), back.step)
     session.state.conclude(monitor.rolled_back(session.state.watch, before))
     share = monitor.share_of_rate(session.state.watch, session.rules)
-    tell.rollback(session.state.watch.rollbacks, back.step, bad.step, bad.what, share)
+    owes = session.standing.owes
+    tell.rollback(session.state.watch.rollbacks, back, owes, bad.step, bad.what, share)
     return back.step
 
 
