@@ -103,6 +103,36 @@ def test_a_folder_that_was_left_half_made_is_made_anew(tmp_path):
     assert opened(tmp_path).missing() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["a.npy", "b.npy", "done"])
+@pytest.mark.parametrize("left", [None, b"", bytes(128), b"\x93NUMPY\x01\x00v\x00{'descr"])
+def test_a_folder_that_a_loss_of_power_emptied_is_made_anew(tmp_path, name, left):
+    fill(opened(tmp_path), compute)
+    OPEN.pop().close()
+    if left is None:
+        (tmp_path / "key" / name).unlink()
+    else:
+        (tmp_path / "key" / name).write_bytes(left)
+    store = opened(tmp_path)
+    store.check()
+    assert store.missing() == [0, 1, 2]
+    fill(store, compute)
+    assert same(store)
+
+
+def test_heads_are_on_the_disk_before_a_store_says_that_it_is_there(tmp_path, monkeypatch):
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    opened(tmp_path)
+    about = next(place for place, name in enumerate(synced) if "about.json" in name)
+    assert {"a.npy", "b.npy", "done"} <= set(synced[:about])
+
+
 def test_processes_share_the_work_and_none_does_it_twice(tmp_path):
     script = textwrap.dedent("""
         import sys, time

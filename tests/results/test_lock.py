@@ -8,7 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +74,40 @@ def test_one_that_waits_is_told_once_and_then_has_it(tmp_path: Path):
             assert looked >= 3
     assert len(said) == 2
     assert said[0].startswith(f"waiting for {tmp_path}, which is in use by process {process.pid}")
+
+
+def test_one_that_waits_has_its_turn_where_the_other_removes_what_it_made_for_nothing(tmp_path: Path):
+    folder, held = tmp_path / "runs" / "run", threading.Event()
+    said: list[str] = []
+
+    def first() -> None:
+        with alone_in(folder, wait=False):
+            held.set()
+            while not said:
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(first)
+        held.wait()
+        with alone_in(folder, wait=True, tell=said.append, check=ended.result):
+            assert (folder / LOCK).exists()
+    assert len(said) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_removed_before_the_lock_is_in_it_is_made_again(tmp_path: Path, monkeypatch):
+    folder, real, left = tmp_path / "run", Path.open, [1]
+
+    def opened(path: Path, *words: Any, **more: Any) -> Any:
+        if path.name == LOCK and left:
+            left.pop()
+            path.parent.rmdir()
+        return real(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with alone_in(folder, wait=False):
+        assert (folder / LOCK).exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_made_for_nothing_is_removed_and_nothing_else(tmp_path: Path):

@@ -136,7 +136,8 @@ class Store:
             file.close()
 
     def _checksums(self) -> np.ndarray:
-        found = np.frombuffer((self.folder / DONE).read_bytes(), np.uint32)
+        content = (self.folder / DONE).read_bytes()
+        found = np.frombuffer(content[: len(content) // 4 * 4], np.uint32)
         return np.pad(found, (0, max(0, self.layout.chunks - len(found))))[: self.layout.chunks]
 
     def _mark(self, chunk: int, checksum: int) -> None:
@@ -168,7 +169,7 @@ def open_store(root: Path, key: str, layout: Layout, about: Mapping[str, Any], m
         fcntl.flock(use, fcntl.LOCK_SH)
         fcntl.lockf(claims, fcntl.LOCK_EX, 1, _MAKING)
         try:
-            if not (folder / ABOUT).exists():
+            if not _is_whole(folder, layout):
                 make_room(root, layout.bytes, max_bytes, keep={key})
                 _make(folder, layout, about)
             os.utime(folder / ABOUT)
@@ -219,15 +220,40 @@ def _is_store(place: Path) -> bool:
 
 
 def _make(folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
+    (folder / ABOUT).unlink(missing_ok=True)  # first, for a store without it is none
     for name, shape in layout.rows.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", layout.dtypes[name], (layout.count, *shape))
     (folder / DONE).write_bytes(bytes(4 * layout.chunks))
+    for name in (*(f"{name}.npy" for name in layout.rows), DONE):  # what a store says that it has is on the disk
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
     write_text(folder / ABOUT, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
 
 
-def _data_begins(file: Any) -> int:
+def _is_whole(folder: Path, layout: Layout) -> bool:
+    """Whether a store is there, with the heads of all its files: a loss of power may have left it without."""
+    if not (folder / ABOUT).exists() or not (folder / DONE).exists():
+        return False
+    try:
+        for name, shape in layout.rows.items():
+            with (folder / f"{name}.npy").open("rb") as file:
+                found, is_by_columns, dtype = _head(file)
+            # Of a dtype that is not NumPy's own a head has the size only.
+            if found != (layout.count, *shape) or is_by_columns or dtype.itemsize != layout.dtypes[name].itemsize:
+                return False
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _head(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and dtype; behind it the rows begin."""
     version = np.lib.format.read_magic(file)
-    (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    return (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+
+
+def _data_begins(file: Any) -> int:
+    _head(file)
     return file.tell()
 
 

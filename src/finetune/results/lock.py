@@ -46,25 +46,24 @@ def alone_in(
     Raises:
       UserError: another process has it, or it cannot be written.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in made:  # a folder that the disk does not know takes all that is in it along
-            sync_folder(place.parent)
-    except OSError as error:
-        raise cannot_be_written(folder, error) from error
-    try:
-        with _locked(folder / LOCK, wait, tell, check):
+        with _locked(folder / LOCK, wait, tell, check, made):
             yield
     finally:
         _remove(made)
 
 
 @contextmanager
-def _locked(path: Path, wait: bool, tell: Callable[[str], None], check: Callable[[], None]) -> Iterator[None]:
+def _locked(
+    path: Path, wait: bool, tell: Callable[[str], None], check: Callable[[], None], made: list[Path]
+) -> Iterator[None]:
     told = False
     while True:
-        with _opened(path) as file:
+        file = _opened(path, made)
+        if file is None:
+            continue  # who had the folder made it for nothing, and removed it
+        with file:
             if (taken := _taken(file, path, tell)) and not _is_there(file, path):
                 continue  # it was removed before it was locked
             if taken:
@@ -88,9 +87,22 @@ def _locked(path: Path, wait: bool, tell: Callable[[str], None], check: Callable
         time.sleep(_PAUSE)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path, made: list[Path]) -> IO[bytes] | None:
+    """The file, in a folder that is made if it is not there and then added to `made`; None if it is gone again."""
+    missing = [place for place in (path.parent, *path.parent.parents) if not place.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made += [place for place in missing if place not in made]
+        for place in missing:  # a folder that the disk does not know takes all that is in it along
+            sync_folder(place.parent)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot_be_written(path.parent, error) from error
     try:
         return path.open("ab", buffering=0)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise cannot_be_written(path, error) from error
 
