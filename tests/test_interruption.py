@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.interruption import AGAIN, SIGNALS, Interrupted, Interruption, heeding_signals
+from finetune.interruption import AGAIN, SIGNALS, Interrupted, Interruption, heeding_signals, is_again
 from tests.test_run import everything, finetune, logged
 
 LONG = ["recipe=vgg_2class", "run.dir=run", "eval.every_steps=50", "train.log_every_steps=10", "cache.mode=off"]
@@ -97,7 +97,8 @@ with heeding_signals() as interruption, interruption.awaited():
 """
 
 
-def test_the_second_one_ends_it_in_the_middle_of_a_long_call():
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_the_same_again_or_a_person_ends_it_in_the_middle_of_a_long_call(again: signal.Signals):
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -107,10 +108,30 @@ def test_the_second_one_ends_it_in_the_middle_of_a_long_call():
             process.send_signal(signal.SIGTERM)  # the same request
             time.sleep(AGAIN)
             assert process.poll() is None
-            process.send_signal(signal.SIGUSR1)
-            assert process.wait(timeout=10) == 128 + signal.SIGUSR1
+            process.send_signal(signal.SIGUSR1)  # the next step of a scheduler, which kills by itself
+            time.sleep(AGAIN / 2)
+            assert process.poll() is None
+            process.send_signal(again)
+            assert process.wait(timeout=10) == 128 + again
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "asked", "ends"),
+    [
+        ("SIGTERM", 60, [], False),
+        ("SIGTERM", 60, ["SIGUSR1"], False),  # Slurm: the time is over, and a save may be under way
+        ("SIGTERM", 60, ["SIGUSR1", "SIGTERM"], True),
+        ("SIGHUP", 60, ["SIGINT"], False),  # a terminal that is closed after Ctrl-C
+        ("SIGINT", 60, ["SIGTERM"], True),
+        ("SIGINT", 60, ["SIGINT"], True),
+        ("SIGINT", AGAIN / 2, ["SIGINT", "SIGTERM"], False),
+    ],
+)
+def test_who_asks_again(number: str, after: float, asked: list[str], ends: bool):
+    before = {int(signal.Signals[name]): 0.0 for name in asked}
+    assert is_again(signal.Signals[number], after, before) is ends
 
 
 def _asked_to_end(folder: Path, at: str, number: signal.Signals, *words: str) -> tuple[int, str, str]:
@@ -139,6 +160,8 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on_bit_identical(tmp_path: Pa
     assert (status, err) == (75, "interrupted by SIGUSR1; the same command goes on\n")
     last = out.splitlines()[-1]
     assert last.startswith("saved step ")
+    log = (tmp_path / "asked" / "run" / "train.log").read_text().splitlines()
+    assert [line[20:] for line in log[-2:]] == [last, "interrupted by SIGUSR1; the same command goes on"]
     step = int(last.split()[-1])
     assert 20 <= step < 120
     again = finetune(*LONG, *words, cwd=tmp_path / "asked")

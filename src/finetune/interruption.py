@@ -1,7 +1,7 @@
 """What a run does when it is asked to end: it goes on to where nothing is lost, saves, and ends with status 75.
 
-Schedulers ask by SIGTERM, SIGUSR1 or SIGUSR2, people by SIGINT, a terminal that closes by SIGHUP. One that asks again
-is obeyed at once, wherever the run is: what is on the disk is whole at any time.
+Schedulers ask by SIGTERM, SIGUSR1 or SIGUSR2, people by SIGINT, a terminal that closes by SIGHUP. The same signal
+again, or SIGINT after another, is obeyed at once, wherever the run is: what is on the disk is whole at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -61,8 +61,8 @@ class Interruption:
 def heeding_signals() -> Iterator[Interruption]:
     """Takes the signals that ask a process to end, but for those that it was started to ignore, as `nohup` does it.
 
-    The handler itself writes nothing. A second request is seen by a thread, which the interpreter tells of a signal
-    through a pipe: Python's handlers have to wait until a long call of TensorFlow is over.
+    The handler itself writes nothing. That somebody asks again is seen by a thread, which the interpreter tells of a
+    signal through a pipe: Python's handlers have to wait until a long call of TensorFlow is over.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():  # where Python takes none
@@ -84,13 +84,26 @@ def heeding_signals() -> Iterator[Interruption]:
 
 
 def _listen(hear: int, taken: frozenset[int]) -> None:
-    """Ends the process when it is asked for the second time."""
-    first: float | None = None
+    """Ends the process when it is asked again."""
+    asked: dict[int, float] = {}
     with contextlib.closing(os.fdopen(hear, "rb", buffering=0)) as signals:
         while said := signals.read(1):
             if said[0] not in taken:
                 continue
-            now = time.monotonic()
-            if first is not None and now - first > AGAIN:
+            if is_again(said[0], time.monotonic(), asked):
                 os._exit(128 + said[0])  # what a shell reports of a process that a signal has ended
-            first = now if first is None else first
+            asked.setdefault(said[0], time.monotonic())
+
+
+def is_again(number: int, now: float, asked: Mapping[int, float]) -> bool:
+    """Whether a signal wants the end at once, given when each of those before it came first.
+
+    One of another kind does not, if it is no person's: it is the next step of a scheduler (Slurm's SIGTERM at the end
+    of the time, after the SIGUSR1 that was asked for), which kills by itself what is too slow, and the save that is
+    under way may be done by then.
+
+    >>> is_again(signal.SIGTERM, 60.0, {signal.SIGUSR1: 0.0}), is_again(signal.SIGINT, 60.0, {signal.SIGUSR1: 0.0})
+    (False, True)
+    """
+    before = list(asked.values()) if number == signal.SIGINT else [at for other, at in asked.items() if other == number]
+    return bool(before) and now - min(before) > AGAIN
