@@ -44,7 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def set_run(monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
     stub = types.ModuleType("finetune.run")
-    vars(stub)["run"] = lambda *words, interruption: run(*words)
+    vars(stub)["run"] = lambda *words, interruption, **how: run(*words)
     monkeypatch.setitem(sys.modules, "finetune.run", stub)
 
 

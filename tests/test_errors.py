@@ -29,11 +29,11 @@ def test_an_error_has_at_most_five_lines():
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [("recipe", 2), ("data", 2), ("source", 3), ("numerics", 4), ("storage", 5)]
+    ("code", "status"), [("recipe", 2), ("data", 2), ("source", 3), ("numerics", 4), ("storage", 5), ("machine", 75)]
 )
 def test_schedulers_can_tell_what_went_wrong(code, status):
     assert UserError(code, "where", "what").status == status
-    assert len(STATUS) == 5
+    assert len(STATUS) == 6
 
 
 def test_a_code_that_no_scheduler_knows_is_our_bug():

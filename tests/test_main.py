@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from finetune import __version__
 from finetune.__main__ import VERBS, main
 from finetune.errors import UserError
+from finetune.interruption import Interrupted
 
 
 def command(*words: str, options: tuple[str, ...] = (), cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -113,12 +115,63 @@ def test_an_error_that_the_run_explains(workdir, training, capsys):
 def test_a_bug_is_one_line_and_its_traceback_lies_in_the_log_of_the_run(workdir, training, capsys):
     training(lambda *_: 1 // 0)
     Path("here").mkdir()
+    Path("here/recipe.yaml").touch()
     assert main(["recipe=vgg_2class", "run.dir=here"]) == 70
     err = capsys.readouterr().err
     assert err.startswith("error[bug] ZeroDivisionError: integer division or modulo by zero; please report it")
     assert "here/train.log" in err
     assert len(err.splitlines()) == 1
     assert "Traceback" in Path("here/train.log").read_text()
+
+
+ENDINGS = {
+    "error[data] data.path: is gone": (UserError("data", "data.path", "is gone", "", "  and more"), 2),
+    "error[storage] x: No space left on device; see to it": (OSError(errno.ENOSPC, "No space left on device", "x"), 5),
+    "interrupted by SIGTERM; the same command goes on": (Interrupted("SIGTERM"), 75),
+    "error[bug] KeyError: 'x'; please report it": (KeyError("x"), 70),
+}
+
+
+@pytest.mark.parametrize("line", ENDINGS)
+def test_what_ends_a_run_is_in_its_log_with_the_traceback(line, workdir, training, capsys):
+    raised, status = ENDINGS[line]
+
+    def run(*_):
+        raise raised
+
+    training(run)
+    Path("here").mkdir()
+    Path("here/recipe.yaml").touch()
+    Path("here/train.log").write_text("2026-01-01 00:00:00 saved step 7\n")
+    assert main(["recipe=vgg_2class", "run.dir=here"]) == status
+    log = Path("here/train.log").read_text().splitlines()
+    assert log[0].endswith("saved step 7")
+    assert log[1][20:].startswith(line)
+    assert datetime.strptime(log[1][:19], "%Y-%m-%d %H:%M:%S")
+    assert ("Traceback (most recent call last):" in log) == (status != 75)
+    assert capsys.readouterr().err.startswith(line)
+
+
+@pytest.mark.parametrize("case", ["no folder", "not ours", "in use", "dry run", "another run's", "not writable"])
+def test_a_folder_that_is_no_run_of_ours_gets_no_log(case, workdir, training, capsys):
+    where = "run.dir" if case == "another run's" else "data.path"
+
+    def run(*_, **__):
+        raise UserError("recipe", where, "is gone")
+
+    training(run)
+    if case != "no folder":
+        Path("here").mkdir()
+    if case not in ("no folder", "not ours"):
+        Path("here/recipe.yaml").touch()
+    if case == "in use":
+        Path("here/run.lock").touch()
+    if case == "not writable":
+        Path("here/train.log").mkdir()
+    before = sorted(Path().rglob("*"))
+    assert main(["recipe=vgg_2class", "run.dir=here", *["--dry-run"] * (case == "dry run")]) == 2
+    assert sorted(Path().rglob("*")) == before
+    assert capsys.readouterr().err == f"error[recipe] {where}: is gone\n"
 
 
 def test_without_a_run_folder_the_traceback_is_shown_on_request(workdir, training, capsys, monkeypatch):
@@ -221,12 +274,15 @@ def test_help_needs_no_hydra(tmp_path):
     assert "hydra" not in done.stderr
 
 
-def test_a_disk_that_refuses_is_no_bug(workdir, training, capsys):
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "EFBIG", "ESTALE", "ETIMEDOUT"])
+def test_a_disk_that_refuses_is_no_bug(name, workdir, training, capsys):
+    number = getattr(errno, name)
+
     def full(recipe, yaml, overrides):
-        raise OSError(errno.ENOSPC, "No space left on device", "runs/x/train.log")
+        raise OSError(number, os.strerror(number), "runs/x/train.log")
 
     training(full)
     assert main(["recipe=vgg_2class"]) == 5
     assert capsys.readouterr().err == (
-        "error[storage] runs/x/train.log: No space left on device; see to it, then give the same command again\n"
+        f"error[storage] runs/x/train.log: {os.strerror(number)}; see to it, then give the same command again\n"
     )

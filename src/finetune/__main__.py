@@ -32,8 +32,8 @@ examples:
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
 
-exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 storage, 70 a bug of ours,
-75 asked to end by a signal and saved: the same command goes on (a second signal ends at once: 128 + its number).
+exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 storage, 70 a bug of ours, 75 asked to
+end by a signal and saved, or a device failed: the same command goes on (the same signal again: 128 + its number).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,10 @@ _STORAGE = (
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
+    errno.EFBIG,  # what `ulimit -f` allows
+    errno.ESTALE,  # a network file system of which the server has lost the file
+    errno.ETIMEDOUT,  # or does not answer
+    errno.ENOTCONN,  # or whose process at this end has died
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
 )
@@ -106,33 +111,38 @@ def main(words: list[str] | None = None) -> int:
 
 
 def guarded(action: Callable[[], int | None], log: Path | None = None) -> int:
-    """The exit status of `action`; what goes wrong in it is said on stderr, and a bug's traceback goes to `log`."""
+    """The exit status of `action`; what ends it is said on stderr, and with the traceback in `log`, that of its run."""
     try:
         return action() or 0
     except UserError as error:
-        print(error, file=sys.stderr)
+        _tell(str(error), None if error.where == "run.dir" else log)  # that is about a folder of another run
         return error.status
     except Interrupted as by:
-        with contextlib.suppress(OSError):  # the terminal may be closed
-            print(f"interrupted by {by}; the same command goes on", file=sys.stderr)
+        _tell(f"interrupted by {by}; the same command goes on", log, "")
         return REQUEUE
     except BrokenPipeError:  # whoever read along has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
         return PIPE
     except Exception as error:
-        trace = traceback.format_exc()
         if isinstance(error, OSError) and error.errno in _STORAGE:
             where = str(error.filename or "a file of the run")
             storage = UserError("storage", where, str(error.strerror), "see to it, then give the same command again")
-            print(storage, file=sys.stderr)
+            _tell(str(storage), log)
             return storage.status
-        kept = log is not None and _appended(log, trace)
+        bug = f"error[bug] {type(error).__name__}: {error}; please report it"
+        kept = _kept(log, printable(bug), traceback.format_exc())
         if os.environ.get("FINETUNE_DEBUG") == "1":
-            print(trace, file=sys.stderr)
+            print(traceback.format_exc(), file=sys.stderr)
         more = f"the traceback is in {log}" if kept else "FINETUNE_DEBUG=1 shows the traceback"
-        text = f"error[bug] {type(error).__name__}: {error}; please report it ({more})"
-        print(printable(text), file=sys.stderr)
+        _tell(printable(f"{bug} ({more})"))
         return BUG
+
+
+def _tell(text: str, log: Path | None = None, trace: str | None = None) -> None:
+    """Says on stderr what ended a run, and in its log with the traceback, that of the error under way."""
+    _kept(log, text, traceback.format_exc() if trace is None else trace)
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        print(text, file=sys.stderr)
 
 
 def train(words: list[str]) -> int:
@@ -190,7 +200,7 @@ def _start(composed: Composed, interruption: Interruption, *instead: str) -> int
         refuse([*faults, *beside(faults, composed.recipe)])
     from finetune.run import run
 
-    log = Path(composed.recipe.run.dir or ".") / "train.log"
+    log = None if instead else Path(composed.recipe.run.dir or ".") / "train.log"
     how = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
     words = composed.recipe, composed.yaml, composed.overrides
     return guarded(lambda: run(*words, **how, interruption=interruption), log)
@@ -227,12 +237,19 @@ def _flags(words: list[str]) -> tuple[list[str], list[str]]:
     return shown + ["--resolve"] * options.resolve + ["--multirun"] * options.multirun, rest
 
 
-def _appended(log: Path, text: str) -> bool:
-    if not log.parent.is_dir():
+def _kept(log: Path | None, text: str, trace: str) -> bool:
+    """Adds what ended a run to its log, if there is a run folder that no other process is in; whether it did."""
+    if log is None:
         return False
+    from finetune.results.lock import LOCK
+    from finetune.results.run_folder import RECIPE
+
     try:
+        if not (log.parent / RECIPE).is_file() or (log.parent / LOCK).exists():
+            return False
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+            lines = "".join(f"{printable(line)}\n" for line in trace.splitlines())
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n{lines}")
     except OSError:
         return False
     return True

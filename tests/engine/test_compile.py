@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.engine.compile import Program, as_function, control_flow_v1
+from finetune.engine.compile import Program, as_function, control_flow_v1, explained
 from finetune.errors import UserError
 from finetune.protos import GraphDef
 
@@ -44,3 +44,40 @@ def test_an_op_that_xla_lacks_is_refused_by_name():
     made = program(lambda x: tf.strings.length(tf.strings.as_string(x)))
     with pytest.raises(UserError, match=r"train.xla: XLA cannot compile AsString \(node 'AsString'\); take train.xla"):
         as_function(made, xla=True)({"input/x": tf.constant(X)})
+
+
+OOM = "OOM when allocating tensor with shape[64,512,28,28] on GPU:0"
+GEMM = "failed to create cublas handle: CUBLAS_STATUS_ALLOC_FAILED"
+ECC = "Failed to synchronize: CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            tf.errors.ResourceExhaustedError(None, None, OOM),
+            2,
+            f"data] train.batch_size: the memory is too small * {OOM}",
+        ),
+        (
+            tf.errors.InternalError(None, None, GEMM),
+            2,
+            f"data] train.batch_size: the memory is too small * {GEMM}; use",
+        ),
+        (tf.errors.InternalError(None, None, ECC), 75, f"machine] device: a device failed: {ECC}; the same command"),
+        (
+            tf.errors.UnavailableError(None, None, "gone"),
+            75,
+            "machine] device: a device failed: gone; the same command",
+        ),
+        (tf.errors.AbortedError(None, None, "gone"), 75, "machine] device: a device failed: gone; the same command"),
+        (tf.errors.InternalError(None, None, "no such kernel"), 3, "source] cut: TensorFlow cannot run the graph: no"),
+        (tf.errors.UnimplementedError(None, None, "int4"), 3, "source] cut: TensorFlow cannot run the graph: int4"),
+    ],
+)
+def test_what_the_device_is_to_blame_for_is_told_from_what_the_graph_is(error, status, said):
+    with pytest.raises(UserError) as refused, explained():
+        raise error
+    assert refused.value.status == status
+    assert str(refused.value).startswith("error[" + said.partition(" * ")[0])
+    assert said.partition(" * ")[2] in str(refused.value)

@@ -44,6 +44,7 @@ def test_each_process_counts_from_its_first_line_to_its_last(tmp_path: Path):
     (tmp_path / "train.log").write_text(
         "2026-01-01 00:00:00 init: runs/x begins\n"
         "2026-01-01 00:00:30 saved step 5\n"
+        "2026-01-01 09:00:00 error[data] data.path: a requeued job did not find it\n"
         "Traceback (most recent call last):\n"
         "2026-01-02 00:00:00 resume: runs/x goes on\n"
         "2026-01-02 00:01:10 result: fine\n"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from finetune.compose import compose
 from finetune.errors import UserError
-from finetune.running.space import free_at
+from finetune.running import space
+from finetune.running.space import files_at, free_at
 from tests.running.test_training import WORDS, start
 
 Usage = namedtuple("Usage", "total used free")
@@ -35,6 +38,26 @@ def test_too_little_for_all_checkpoints_is_a_warning(tmp_path: Path, monkeypatch
     assert "warning: 100000 checkpoints and the pair take" in capsys.readouterr().out
     assert start(compose([*WORDS, "checkpoint.keep=1"]), tmp_path / "other") == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_so_is_a_disk_that_takes_no_more_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.statvfs
+
+    def statvfs(place: Path) -> SimpleNamespace:
+        found = real(place)
+        return SimpleNamespace(f_files=1000, f_favail=7, f_frsize=found.f_frsize, f_bavail=found.f_bavail)
+
+    monkeypatch.setattr(space.os, "statvfs", statvfs)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**12, 0, 10**12))
+    with pytest.raises(UserError, match=r"a run leaves some 40 files, and 7 may be made there \(df -i\)") as said:
+        start(compose(WORDS), tmp_path / "run")
+    assert said.value.status == 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_that_does_not_count_files_has_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(space.os, "statvfs", lambda place: SimpleNamespace(f_files=0, f_favail=0))
+    assert files_at(tmp_path / "not" / "there") is None
 
 
 def test_what_is_free_is_asked_of_the_nearest_folder_that_is_there(tmp_path: Path):

@@ -32,6 +32,14 @@ from finetune.surgery.randomness import SEED
 
 TARGETS = "finetune/targets/"  # of a head, by its scope
 SCALE = "finetune/loss_scale"
+# CUDA's own words, which TensorFlow hands on in errors of several kinds. Those of which the fault may be the graph's,
+# such as an image that no kernel was built for, are not among them: a run that has them has them again.
+_NO_MEMORY = re.compile(r"CUDA_ERROR_OUT_OF_MEMORY|\w+_STATUS_ALLOC_FAILED")
+_DEVICE_FAILED = re.compile(
+    r"CUDA_ERROR_(ECC_UNCORRECTABLE|NVLINK_UNCORRECTABLE|HARDWARE_STACK_ERROR|ILLEGAL_ADDRESS|LAUNCH_FAILED|"
+    r"LAUNCH_TIMEOUT|NO_DEVICE|DEVICE_UNAVAILABLE|SYSTEM_NOT_READY|CONTEXT_IS_DESTROYED|DEINITIALIZED|UNKNOWN)\b|"
+    r"GPU is lost|fallen off the bus"
+)
 _BARRIER = "put a gradient barrier above it with stop_gradient"
 
 
@@ -340,10 +348,13 @@ def explained() -> Iterator[None]:
     except UnicodeDecodeError as error:  # a name in the file, which TensorFlow's own message repeats
         what = "the graph cannot compute with this batch, and what TensorFlow says about it is no text"
         raise UserError("source", "cut", what, "is the .meta damaged? copy it again") from error
-    except tf.errors.ResourceExhaustedError as error:
-        what = f"the memory is too small for this batch: {reason(error)}"
-        raise UserError("data", "train.batch_size", what, "use smaller batches") from error
     except tf.errors.OpError as error:
+        if isinstance(error, tf.errors.ResourceExhaustedError) or _NO_MEMORY.search(str(error)):
+            what = f"the memory is too small for this batch: {reason(error)}"
+            raise UserError("data", "train.batch_size", what, "use smaller batches") from error
+        if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError) or _DEVICE_FAILED.search(str(error)):
+            what = f"a device failed: {reason(error)}"
+            raise UserError("machine", "device", what, "the same command goes on from the last save") from error
         raise UserError("source", "cut", f"TensorFlow cannot run the graph: {reason(error)}") from error
 
 

@@ -13,13 +13,26 @@ import tensorflow as tf
 from finetune.errors import UserError
 from finetune.learning.state import State
 
+FILES = 40  # that a run leaves, with one checkpoint
+
 
 def free_at(place: Path) -> int:
     """The bytes that may be written at a place, which need not be there yet; none where nothing may."""
+    place = _nearest(place)
+    return shutil.disk_usage(place).free if place.is_dir() and os.access(place, os.W_OK) else 0
+
+
+def files_at(place: Path) -> int | None:
+    """How many files may still be made at a place; None where that has no limit, or the system does not say."""
+    found = os.statvfs(_nearest(place))
+    return found.f_favail if found.f_files else None
+
+
+def _nearest(place: Path) -> Path:
     place = place.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free if place.is_dir() and os.access(place, os.W_OK) else 0
+    return place
 
 
 def check_space(state: State, place: Path, keep: int, pairs: int, resumes: bool) -> list[str]:
@@ -31,7 +44,7 @@ def check_space(state: State, place: Path, keep: int, pairs: int, resumes: bool)
       resumes: whether there are some already, with what is frozen.
 
     Raises:
-      UserError: there is none for one of them, or not for the pairs.
+      UserError: there is none for one of them, or not for the pairs, or not for so many files.
     """
     frozen, changing = _size(state.frozen), _size(state.everything(0)) - _size(state.frozen)
     # What is frozen is on the disk once, for all checkpoints together.
@@ -40,6 +53,10 @@ def check_space(state: State, place: Path, keep: int, pairs: int, resumes: bool)
     if least > free:
         what = f"a checkpoint and the pair take {said(least)}, and {said(free)} may be written there"
         raise UserError("storage", str(place), what, "free some space, or name another run.dir")
+    files = files_at(place)
+    if files is not None and files < FILES:
+        what = f"a run leaves some {FILES} files, and {files} may be made there (df -i)"
+        raise UserError("storage", str(place), what, "remove some files, or name another run.dir")
     most = least + (keep - 1) * changing
     if most > free:
         what = f"{keep} checkpoints and the pair take {said(most)}, and {said(free)} are free"
