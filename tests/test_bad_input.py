@@ -71,12 +71,12 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], status: int) -
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and value[-1][:6] != "recipe" else None,
 )
-def test_a_wrong_word_is_named_with_the_nearest_right_one(workdir, capsys, words, status, says):
+def test_134_a_wrong_word_is_named_with_the_nearest_right_one(workdir, capsys, words, status, says):
     said = refused(words, capsys, status)
     assert [part for part in says if part not in said] == []
 
 
-def test_a_missing_source_is_named(workdir: Path, capsys):
+def test_136_a_missing_source_is_named(workdir: Path, capsys):
     (workdir / "mine.yaml").write_text("cut: fc7\ndata: {path: images, preprocess: unit}\ntrain: {steps: 1}\n")
     assert "source.path" in refused(["recipe=mine.yaml"], capsys, 2)
 
@@ -104,12 +104,12 @@ def test_a_pair_with_a_missing_member_names_it(workdir: Path, capsys, there, mis
     assert f"{missing} is missing" in said or f"no model.ckpt-1125{missing}" in said or f"no {missing}" in said
 
 
-def test_an_empty_class_folder_is_named(workdir: Path, capsys):
+def test_131_an_empty_class_folder_is_named(workdir: Path, capsys):
     folder = images(workdir / "images", cat=3, dog=0)
     assert "images/dog: the class folder is empty" in refused([*RECIPE, f"data.path={folder}"], capsys, 2)
 
 
-def test_unreadable_images_are_named_all_at_once(workdir: Path, capsys):
+def test_130_unreadable_images_are_named_all_at_once(workdir: Path, capsys):
     folder = images(workdir / "images", cat=3, dog=3)
     (folder / "cat" / "page.png").write_text("<html>")
     (folder / "dog" / "empty.jpg").touch()
@@ -118,7 +118,7 @@ def test_unreadable_images_are_named_all_at_once(workdir: Path, capsys):
     assert "dog/empty.jpg" in said
 
 
-def test_a_label_out_of_range_is_named_with_its_row(workdir: Path, capsys):
+def test_130_a_label_out_of_range_is_named_with_its_row(workdir: Path, capsys):
     np.savez(workdir / "data.npz", images=np.zeros((9, 28, 28, 1), np.float32), labels=np.arange(9) % 3)
     said = refused(
         [*RECIPE, "data.kind=arrays", "data.preprocess=none", "data.path=data.npz", "head.classes=2"], capsys, 2
@@ -126,7 +126,7 @@ def test_a_label_out_of_range_is_named_with_its_row(workdir: Path, capsys):
     assert "label 2 in row 2 is not within 0..1" in said
 
 
-def test_the_run_folder_of_another_recipe_is_not_touched(workdir: Path, capsys):
+def test_106_the_run_folder_of_another_recipe_is_not_touched(workdir: Path, capsys):
     run = workdir / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text("cut: pool5:0\n")

@@ -102,7 +102,7 @@ def test_a_good_recipe_passes():
         ("train.l2_head", float("inf"), "train.l2_head: inf is not 0 or more"),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_refused(key, value, message):
+def test_135_a_value_that_cannot_be_meant_is_refused(key, value, message):
     recipe = good()
     group, _, name = key.rpartition(".")
     setattr(getattr(recipe, group) if group else recipe, name, value)
@@ -126,7 +126,7 @@ def test_what_re_sub_takes_is_a_rule(rule):
     check(recipe)
 
 
-def test_weight_decay_is_said_once():
+def test_137_weight_decay_is_said_once():
     recipe = good()
     recipe.train.weight_decay = 0.1
     check(recipe)

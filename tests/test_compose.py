@@ -135,7 +135,7 @@ def test_a_word_sets_its_key_without_a_plus(workdir, word, key, value):
         ("recipe=a,b", "recipe: 'a,b' is several values; add --multirun"),
     ],
 )
-def test_a_wrong_word_is_refused_in_one_line(workdir, word, message):
+def test_134_135_a_wrong_word_is_refused_in_one_line(workdir, word, message):
     assert message in refusal("recipe=vgg_2class", word)
 
 
@@ -161,7 +161,7 @@ def test_without_a_recipe_the_recipes_are_listed(workdir):
         ("{}\n", "source.path, cut, data.preprocess: not given; add source.path=… cut=… data.preprocess=…"),
     ],
 )
-def test_a_wrong_recipe_file_is_named(workdir, text, message):
+def test_134_135_136_a_wrong_recipe_file_is_named(workdir, text, message):
     Path("recipes").mkdir()
     Path("recipes/mine.yaml").write_text(text)
     assert message in refusal("recipe=mine")

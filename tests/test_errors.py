@@ -31,7 +31,7 @@ def test_an_error_has_at_most_five_lines():
 @pytest.mark.parametrize(
     ("code", "status"), [("recipe", 2), ("data", 2), ("source", 3), ("numerics", 4), ("storage", 5), ("machine", 75)]
 )
-def test_schedulers_can_tell_what_went_wrong(code, status):
+def test_117_schedulers_can_tell_what_went_wrong(code, status):
     assert UserError(code, "where", "what").status == status
     assert len(STATUS) == 6
 

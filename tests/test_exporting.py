@@ -49,7 +49,7 @@ def test_usage_errors_are_one_line(run: Path, capsys: pytest.CaptureFixture[str]
     assert "unrecognized arguments: --bst" in refused(capsys, str(run), "--to", "pair", "--bst")
 
 
-def test_a_run_that_is_not_there_or_not_finished(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_144_a_run_that_is_not_there_or_not_finished(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "this folder is not there" in refused(capsys, "runs/yours", "--to", "pair")
     assert "this folder holds no run" in refused(capsys, "runs", "--to", "pair")
     assert "kept no best model; leave --best out" in refused(capsys, str(run), "--to", "pair", "--best")
@@ -57,7 +57,7 @@ def test_a_run_that_is_not_there_or_not_finished(run: Path, capsys: pytest.Captu
     assert "is not finished" in refused(capsys, str(run), "--to", "pair")
 
 
-def test_the_place(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_145_the_place(run: Path, capsys: pytest.CaptureFixture[str]):
     assert "--out" in refused(capsys, str(run), "--to", "frozen", "--out", "runs")
     assert "write --out" in refused(capsys, str(run), "--to", "frozen", "--out", "vgg.pb")
     assert exporting._place(run / "model", "onnx", None) == run / "export" / "onnx"

@@ -248,7 +248,7 @@ def test_cfg_prints_the_recipe_and_starts_nothing(workdir, started, capsys):
     assert os.listdir() == []
 
 
-def test_a_wrong_recipe_is_refused_without_importing_tensorflow(tmp_path):
+def test_138_a_wrong_recipe_is_refused_without_importing_tensorflow(tmp_path):
     done = command("recipe=vgg_2class", "trian.steps=3", options=("-X", "importtime"), cwd=tmp_path)
     lines = done.stderr.splitlines()
     assert done.returncode == 2

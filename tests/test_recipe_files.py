@@ -98,7 +98,7 @@ def test_an_empty_recipe_is_a_recipe(text):
         ("learn: &a [*a]\n", "once its aliases (*name) are written out"),
     ],
 )
-def test_what_is_no_recipe_is_refused_with_its_line(text, message):
+def test_139_what_is_no_recipe_is_refused_with_its_line(text, message):
     assert message in refusal(recipe_files.parse, text, "r.yaml")
 
 

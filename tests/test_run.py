@@ -123,7 +123,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(whole: Path, 
     assert "damaged" in result.stdout.splitlines()[1]
 
 
-def test_another_recipe_does_not_get_the_folder(whole: Path):
+def test_106_another_recipe_does_not_get_the_folder(whole: Path):
     before = files(whole)
     result = finetune(*SHORT, *RANDOM, "run.dir=run", "train.learning_rate=0.5", cwd=whole.parent)
     assert result.returncode == 2

@@ -154,7 +154,7 @@ def test_the_probe_of_a_table_asks_for_what_is_in_it(words: Serving):
     assert examples.prepared["words:0"] is examples.raw["words"]
 
 
-def test_an_op_that_is_not_allowed_is_refused(words: Serving, tmp_path: Path):
+def test_142_an_op_that_is_not_allowed_is_refused(words: Serving, tmp_path: Path):
     path = tmp_path / "pair" / "model.meta"
     meta = tf1.MetaGraphDef.FromString(path.read_bytes())
     node = next(n for n in meta.graph_def.node if n.name == "head/logits")

@@ -55,7 +55,7 @@ def rows(count: int = 10) -> data.Examples:
     return replace(data.from_arrays({"x": x}, {"labels": labels}, "test"), targets={"head": labels})
 
 
-def test_a_resumed_stream_is_the_rest_of_the_whole_one():
+def test_104_a_resumed_stream_is_the_rest_of_the_whole_one():
     examples = rows()
     load = batches.make_loader(examples, {"x": (FLOAT, (None, 1))}, Data())
     whole = [b[0]["x"].numpy() for b in batches.training_batches(examples, load, 0, 8, 4, seed=3)]
@@ -120,7 +120,7 @@ def test_images_are_decoded_with_the_channels_and_the_size_of_the_input(images: 
     assert targets["head"].numpy().tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_files_that_cannot_be_decoded_are_all_named(images: data.Examples):
+def test_130_files_that_cannot_be_decoded_are_all_named(images: data.Examples):
     load = batches.make_loader(images, {"images": (FLOAT, (None, 8, 8, 1))}, Data(preprocess="none"))
     for index in (1, 4):
         Path(images.sources[index]).write_bytes(Path(images.sources[index]).read_bytes()[:40])
@@ -179,7 +179,7 @@ def test_a_variation_is_a_function_of_seed_epoch_and_example(noise: data.Example
     assert not any(np.array_equal(other[places == i][0], first[i]) for i in range(6))
 
 
-def test_a_resumed_stream_varies_and_mixes_as_the_whole_one(noise: data.Examples):
+def test_104_a_resumed_stream_varies_and_mixes_as_the_whole_one(noise: data.Examples):
     for mixing in (None, Mixing(0.2, 1.0, {"head": 2})):
         whole, rest = varied(noise, 0, 8, 4, mixing=mixing), varied(noise, 5, 8, 4, mixing=mixing)
         assert all(np.array_equal(all_of_it[20:], end) for all_of_it, end in zip(whole, rest, strict=True))

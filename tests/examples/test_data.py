@@ -105,7 +105,7 @@ def test_hidden_files_and_what_is_no_image_by_name_are_ignored(tmp_path):
     assert len(found) == 2
 
 
-def test_no_such_folder(tmp_path):
+def test_131_no_such_folder(tmp_path):
     error = refusal(of_folders, str(tmp_path / "none"))
     assert (error.where, error.status) == ("data.path", 2)
     assert error.what == f"there is no folder '{tmp_path / 'none'}'"
@@ -113,18 +113,18 @@ def test_no_such_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("folders", "count"), [({}, "0 class folders"), ({"a": 1}, "1 class folder")])
-def test_fewer_than_two_classes(tmp_path, folders, count):
+def test_131_fewer_than_two_classes(tmp_path, folders, count):
     error = refusal(of_folders, str(images(tmp_path, **folders)))
     assert error.what == f"'{tmp_path}' has {count}"
 
 
-def test_an_empty_class_is_named(tmp_path):
+def test_131_an_empty_class_is_named(tmp_path):
     error = refusal(of_folders, str(images(tmp_path, a=1, b=0)))
     assert (error.where, error.what) == (str(tmp_path / "b"), "the class folder is empty")
     assert ".png" in error.todo
 
 
-def test_all_files_that_cannot_be_read_are_named_at_once(tmp_path):
+def test_130_all_files_that_cannot_be_read_are_named_at_once(tmp_path):
     images(tmp_path, a=2, b=1)
     for name, content in (("a.png", b""), ("b.png", b"<html>"), ("c.jpg", b"version https://git-lfs")):
         (tmp_path / "a" / name).write_bytes(content)

@@ -25,7 +25,7 @@ def looked_at(root: Path) -> tuple[Examples, doctor.Findings]:
     return doctor.look_at_images(files, columns, what_is_wrong, findings), findings
 
 
-def test_all_bad_files_are_listed_with_their_reasons(tmp_path: Path):
+def test_130_all_bad_files_are_listed_with_their_reasons(tmp_path: Path):
     for i in range(3):
         png(tmp_path / "a" / f"{i}.png", i)
     content = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).numpy()

@@ -105,7 +105,7 @@ def test_a_feature_has_one_kind(tmp_path: Path):
         ("cut", "cannot be read: it ends before its length says"),
     ],
 )
-def test_damage_is_named_with_its_place(tmp_path: Path, place: int | str, what: str):
+def test_130_damage_is_named_with_its_place(tmp_path: Path, place: int | str, what: str):
     path = Path(written(tmp_path / "a", {"x": [1] * 40, "label": 0}, {"x": [2] * 40, "label": 1}))
     content = bytearray(path.read_bytes())
     if place == "cut":

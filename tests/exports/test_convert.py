@@ -52,7 +52,7 @@ def asked(serving: Serving, to: str, folder: Path, fixed_size: bool = False) -> 
     return answers, pair["probabilities"]
 
 
-def test_a_saved_model_takes_images_as_people_have_them(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_143_a_saved_model_takes_images_as_people_have_them(run: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["export", str(run), "--to", "savedmodel"]) == 0
     out = capsys.readouterr().out
     assert "parity: max |Δ| 0 on 8 examples" in out
@@ -120,7 +120,7 @@ def test_the_other_formats_by_the_door(run: Path, to: str, capsys: pytest.Captur
     assert (run.parent / to / "labels.txt").read_text() == "coat\ndress\n"
 
 
-def test_the_process_that_compares_knows_nothing_of_finetune():
+def test_143_the_process_that_compares_knows_nothing_of_finetune():
     tree = ast.parse(parity.SCRIPT.read_text(encoding="utf-8"))
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     modules |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}

@@ -24,7 +24,7 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10**12, 0, free))
 
 
-def test_it_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_85_too_little_space_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with_free(monkeypatch, 1000)
     with pytest.raises(UserError, match=r"a checkpoint and the pair take .* and 0.001 MB may be written there") as said:
         start(compose(WORDS), tmp_path / "deep" / "run")
@@ -32,7 +32,7 @@ def test_it_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.iterdir())
 
 
-def test_too_little_for_all_checkpoints_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_85_too_little_space_for_all_checkpoints_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     with_free(monkeypatch, PAIR)
     assert start(compose([*WORDS, "checkpoint.keep=100000"]), tmp_path / "run") == 0
     assert "warning: 100000 checkpoints and the pair take" in capsys.readouterr().out

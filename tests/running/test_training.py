@@ -87,7 +87,7 @@ def logged(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("together", TOGETHER)
-def test_a_run_that_is_killed_at_every_save_ends_bit_identical(together, tmp_path, monkeypatch):
+def test_102_a_run_that_is_killed_at_every_save_ends_bit_identical(together, tmp_path, monkeypatch):
     composed = compose([*WORDS, *TOGETHER[together]])
     whole, folder, save = tmp_path / "whole", tmp_path / "killed", checkpoints.save
     assert start(composed, whole) == 0
@@ -182,7 +182,7 @@ class Asked(Interruption):
 
 
 @pytest.mark.parametrize("together", ["averages", "plateaus"])
-def test_a_run_that_is_asked_to_end_wherever_it_can_be_ends_bit_identical(together, tmp_path):
+def test_102_a_run_that_is_asked_to_end_wherever_it_can_be_ends_bit_identical(together, tmp_path):
     composed = compose([*WORDS, *TOGETHER[together], "checkpoint.every_steps=3"])
     assert start(composed, tmp_path / "whole") == 0
     folder, status, turns = tmp_path / "asked", None, 0
