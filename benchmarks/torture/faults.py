@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHIM = Path(__file__).with_name("shim.c")
-FULL = 28  # ENOSPC
+FULL = errno.ENOSPC
+FAILING = (errno.EIO, errno.EDQUOT, errno.EROFS)
 EMPTY = Path(os.devnull)
 
 

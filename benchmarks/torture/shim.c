@@ -24,7 +24,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))real(#name))
@@ -142,6 +144,33 @@ BY_DESCRIPTOR(ssize_t, pwrite64, (int fd, const void *from, size_t count, off64_
 BY_DESCRIPTOR(ssize_t, pwrite, (int fd, const void *from, size_t count, off_t at), (fd, from, count, at), fd)
 BY_DESCRIPTOR(int, ftruncate, (int fd, off_t size), (fd, size), fd)
 BY_DESCRIPTOR(int, ftruncate64, (int fd, off64_t size), (fd, size), fd)
+BY_DESCRIPTOR(ssize_t, writev, (int fd, const struct iovec *from, int count), (fd, from, count), fd)
+BY_DESCRIPTOR(ssize_t, pwritev, (int fd, const struct iovec *from, int count, off_t at), (fd, from, count, at), fd)
+BY_DESCRIPTOR(ssize_t, pwritev64, (int fd, const struct iovec *from, int count, off64_t at), (fd, from, count, at), fd)
+BY_DESCRIPTOR(ssize_t, pwritev2, (int fd, const struct iovec *from, int count, off_t at, int how),
+              (fd, from, count, at, how), fd)
+BY_DESCRIPTOR(ssize_t, pwritev64v2, (int fd, const struct iovec *from, int count, off64_t at, int how),
+              (fd, from, count, at, how), fd)
+BY_DESCRIPTOR(ssize_t, sendfile, (int fd, int from, off_t *at, size_t count), (fd, from, at, count), fd)
+BY_DESCRIPTOR(ssize_t, sendfile64, (int fd, int from, off64_t *at, size_t count), (fd, from, at, count), fd)
+BY_DESCRIPTOR(ssize_t, copy_file_range, (int from, off64_t *begin, int fd, off64_t *at, size_t count, unsigned how),
+              (from, begin, fd, at, count, how), fd)
+BY_DESCRIPTOR(ssize_t, splice, (int from, off64_t *begin, int fd, off64_t *at, size_t count, unsigned how),
+              (from, begin, fd, at, count, how), fd)
+BY_DESCRIPTOR(int, fallocate, (int fd, int how, off_t at, off_t size), (fd, how, at, size), fd)
+BY_DESCRIPTOR(int, fallocate64, (int fd, int how, off64_t at, off64_t size), (fd, how, at, size), fd)
+BY_DESCRIPTOR(int, fchmod, (int fd, mode_t mode), (fd, mode), fd)
+
+/* These give the error, and leave errno alone. */
+#define POSIX_FALLOCATE(name, type)                                           \
+    int name(int fd, type at, type size) {                                    \
+        char path[4096];                                                      \
+        if (path_of(fd, path, sizeof path) && fails(#name, path)) return errno; \
+        return REAL(name)(fd, at, size);                                      \
+    }
+
+POSIX_FALLOCATE(posix_fallocate, off_t)
+POSIX_FALLOCATE(posix_fallocate64, off64_t)
 
 #define SYNC(name)                                                              \
     int name(int fd) {                                                          \
@@ -173,6 +202,14 @@ BY_NAME(mkdir, (const char *path, mode_t mode), (path, mode), path)
 BY_NAME(mkdirat, (int folder, const char *path, mode_t mode), (folder, path, mode), path)
 BY_NAME(unlink, (const char *path), (path), path)
 BY_NAME(rmdir, (const char *path), (path), path)
+BY_NAME(remove, (const char *path), (path), path)
+BY_NAME(symlink, (const char *target, const char *path), (target, path), path)
+BY_NAME(symlinkat, (const char *target, int folder, const char *path), (target, folder, path), path)
+BY_NAME(truncate, (const char *path, off_t size), (path, size), path)
+BY_NAME(truncate64, (const char *path, off64_t size), (path, size), path)
+BY_NAME(creat, (const char *path, mode_t mode), (path, mode), path)
+BY_NAME(creat64, (const char *path, mode_t mode), (path, mode), path)
+BY_NAME(chmod, (const char *path, mode_t mode), (path, mode), path)
 
 int unlinkat(int folder, const char *name, int how) {
     char path[8192] = "";
@@ -218,6 +255,12 @@ OPENAT(openat64)
 
 FOPEN(fopen)
 FOPEN(fopen64)
+
+int fputs(const char *text, FILE *stream) {
+    char path[4096];
+    if (path_of(fileno(stream), path, sizeof path) && fails("fputs", path)) return EOF;
+    return REAL(fputs)(text, stream);
+}
 
 size_t fwrite(const void *from, size_t size, size_t count, FILE *stream) {
     char path[4096];

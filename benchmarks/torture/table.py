@@ -21,8 +21,23 @@ ROWS = {
     "power": "power lost at a call: what was synced is there",
     "names": "power lost at a call: names are there, contents as synced",
     "full": "disk full from a call on, for 40 calls",
-    "random": "30 kills of one run at random moments, among 1,000 files of others",
-    "storm": "storms of signals at random moments",
+    "failing": "disk that fails, is over quota or cannot be written from a call on, for 40 calls",
+    "stays": "disk full from a call on, until the process ends",
+    "random": "runs killed again and again at random moments, among 1,000 files of others",
+    "term": "runs asked to end (SIGTERM) again and again, among 1,000 files of others",
+    "storm": "runs in storms of signals again and again, some while they save, among 1,000 files of others",
+}
+# What else may come out, worst first; and what may be said of those that end with the same bits.
+WORDS = {
+    "destroyed": "files of others destroyed",
+    "lost": "steps lost",
+    "refused": "cannot go on",
+    "other": "other bits",
+    "bug": "ended as no run should",
+}
+SAME = {
+    "ended": "of them only when the command was given again",
+    "litter": "of them with files left over",
 }
 
 
@@ -31,7 +46,7 @@ def table(results: dict[str, Any]) -> str:
     there = [side for side in SIDES if side in results["sides"]]
     lines = [_joined("fault", *(SIDES[side] for side in there)), _joined("---", *["---"] * len(there))]
     for row, said in ROWS.items():
-        cells = [_said(results["sides"][side]["outcomes"].get(row, {})) for side in there]
+        cells = [_said(results["sides"][side], row) for side in there]
         if any(cells):
             lines.append(_joined(said, *cells))
     calls = ", ".join(f"{results['sides'][side]['calls']} of {SIDES[side]}" for side in there)
@@ -44,13 +59,20 @@ def _joined(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _said(outcomes: dict[str, int]) -> str:
-    """How many of them ended with the same bits, and what became of the others."""
+def _said(side: dict[str, Any], row: str) -> str:
+    """How many ended with the same bits, what became of the others, and how often they were struck."""
+    outcomes = side["outcomes"].get(row, {})
     if not (count := sum(outcomes.values())):
         return ""
-    words = {"other": "other bits", "lost": "steps lost", "refused": "cannot go on"}
-    others = [f"{outcomes[kind]} {said}" for kind, said in words.items() if outcomes.get(kind)]
-    return ", ".join([f"{outcomes.get('same', 0)} of {count} the same bits", *others])
+    others = [f"{outcomes[kind]} {said}" for kind, said in (SAME | WORDS).items() if outcomes.get(kind)]
+    same = sum(outcomes.get(kind, 0) for kind in ("same", *SAME))
+    said = ", ".join([f"{same} of {count} the same bits", *others])
+    if struck := side.get("strikes", {}).get(row):
+        runs = "1 run" if count == 1 else f"{count} runs"
+        said += f"; {struck['strikes']} {struck['called']} in {runs}, {struck['training']} of them in training, "
+        said += f"up to {struck['most']} of one"
+        said += f", ended within {struck['seconds']:.1f} s" if struck["called"] != "kills" else ""
+    return said
 
 
 def main() -> None:
