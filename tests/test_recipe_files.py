@@ -102,6 +102,23 @@ def test_139_what_is_no_recipe_is_refused_with_its_line(text, message):
     assert message in refusal(recipe_files.parse, text, "r.yaml")
 
 
+MARK = "\ufeff"  # with which some editors begin a file
+
+
+@pytest.mark.parametrize("written", [f"{MARK}{{}}", "{}", "# a comment\n{}"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_139_a_byte_order_mark_and_the_line_ends_of_other_systems_change_nothing(workdir, written, end):
+    text = written.format("cut: fc7:0\ntrain:\n  steps: 3\nlearn: [\n  [conv5, 1]\n]\n")
+    Path("mine.yaml").write_bytes(text.replace("\n", end).encode())
+    assert recipe_files.read(Path("mine.yaml")) == {"cut": "fc7:0", "train": {"steps": 3}, "learn": [["conv5", 1]]}
+    assert recipe_files.headline(Path("mine.yaml")) == ("a comment" if "comment" in text else "")
+
+
+def test_139_lines_are_counted_whatever_ends_them(workdir):
+    Path("mine.yaml").write_bytes(f"{MARK}cut: a\r\ntrain: {{}}\r\ncut: b\r\n".encode())
+    assert "mine.yaml:3: the key 'cut' stands twice" in refusal(recipe_files.read, Path("mine.yaml"))
+
+
 def test_an_alias_bomb_is_refused_before_it_is_written_out():
     levels = [f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]\n" for i in range(1, 10)]
     text = refusal(recipe_files.parse, "k0: &k0 [x]\n" + "".join(levels), "r.yaml")

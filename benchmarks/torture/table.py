@@ -49,7 +49,8 @@ def table(results: dict[str, Any]) -> str:
         cells = [_said(results["sides"][side], row) for side in there]
         if any(cells):
             lines.append(_joined(said, *cells))
-    calls = ", ".join(f"{results['sides'][side]['calls']} of {SIDES[side]}" for side in there)
+    counted = [side for side in there if results["sides"][side]["calls"]]
+    calls = ", ".join(f"{results['sides'][side]['calls']} of {SIDES[side]}" for side in counted)
     made = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     said = f"Calls that change files in an undisturbed run: {calls}."
     return "\n".join([*lines, "", f"{said} {made}; {results['machine']}; {results['date']}.", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ from finetune.errors import UserError
 from finetune.exports import convert, frozen_pb, onnx, parity, reload, tflite
 from finetune.exports.serving import Serving, read_serving
 from finetune.packaged import asset
+from finetune.reading.weights import read_index, read_tensors
 from finetune.results.card import read_card
+from finetune.results.checkpoints import write
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,22 @@ def test_143_a_saved_model_takes_images_as_people_have_them(run: Path, capsys: p
     about = json.loads((folder / "assets.extra" / "model.json").read_text())
     assert about["heads"]["head"]["classes"] == ["coat", "dress"]
     assert about["images"] == "0 to 255; resized to 28×28 and scaled ('unit') inside"
+
+
+@pytest.mark.parametrize("to", ["pair", "savedmodel"])
+def test_144_a_pair_with_a_value_that_is_none_is_not_handed_on(
+    run: Path, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(run, tmp_path / "run")
+    prefix = tmp_path / "run/model/model"
+    tensors = read_tensors(str(prefix), sorted(read_index(str(prefix))))
+    tensors["head/bias"] = np.array([np.nan, 0], np.float32)
+    write(prefix.parent, prefix.name, tensors, {})
+    assert main(["export", str(tmp_path / "run"), "--to", to]) in (3, 4)
+    said = capsys.readouterr().err
+    assert "head/bias" in said
+    assert len(said.splitlines()) <= 5
+    assert not (tmp_path / "run/export").exists() or not list((tmp_path / "run/export").iterdir())
 
 
 @pytest.mark.usefixtures("in_this_process")
