@@ -18,7 +18,7 @@ LEAVING = ("killed", "power", "names")  # faults that leave something on the dis
 FULL = {"full": Torture.full, "failing": Torture.failing, "stays": Torture.stays_full}
 RARELY = {"stays": 10}  # these take so much longer that fewer calls are looked at
 EACH = 40  # strikes of one run at most
-IN_VAIN = 50  # runs that are done before they are struck
+IN_VAIN = 20  # runs that are done before they are struck
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -97,8 +98,11 @@ class Torture:
         """A disk that takes nothing from a call on, for some calls: a run that trains goes on all the same."""
         self._anew()
         first = self._life(self.watch.environment(at, str(how), FEW))
-        outcome = self._outcome(first, self.job.when_full)
-        return "ended" if outcome == "same" and first.status != 0 and first.began_after is not None else outcome
+        where = f"{errno.errorcode[how]} at call {at}"
+        outcome = self._outcome(first, self.job.when_full, where)
+        if outcome in ("same", "litter") and first.status != 0 and first.began_after is not None:
+            return self._noted("ended", first, where=where)
+        return outcome
 
     def failing(self, at: int) -> str:
         """The same with errors of the disk, of a quota, or of a file system that can only be read."""
@@ -114,7 +118,8 @@ class Torture:
                 life.rest(PATIENCE)
                 life.send(signal.SIGTERM)
             ended = life.ended()
-        return self._outcome(ended, self.job.when_full | {-signal.SIGTERM, 128 + signal.SIGTERM})
+        allowed = self.job.when_full | {-signal.SIGTERM, 128 + signal.SIGTERM}
+        return self._outcome(ended, allowed, f"full from call {at} on")
 
     # ---- Struck at random moments
 
@@ -154,12 +159,12 @@ class Torture:
 
     # ---- What is said of it
 
-    def _outcome(self, first: Ended, allowed: frozenset[int]) -> str:
+    def _outcome(self, first: Ended, allowed: frozenset[int], where: str) -> str:
         """What becomes of a run whose process met a fault, where only some statuses are right."""
         if first.is_fault(allowed):
-            return self._noted("bug", first)
+            return self._noted("bug", first, where=where)
         verdict = self._judged()
-        return self._noted(verdict.outcome(first.saved), first, verdict)
+        return self._noted(verdict.outcome(first.saved), first, verdict, where)
 
     def _judged(self, decoys: Decoys | None = None) -> Verdict:
         again = self._life()
@@ -169,14 +174,13 @@ class Torture:
         wrong, more = differences(found, self.whole, self.job.last), litter(self.run, found, self.whole)
         return Verdict(again, tuple(wrong), tuple(more))
 
-    def _noted(self, outcome: str, ended: Ended, verdict: Verdict | None = None) -> str:
-        """Keeps what there is to know of an outcome that is not good, for people."""
+    def _noted(self, outcome: str, ended: Ended, verdict: Verdict | None = None, where: str = "") -> str:
         if outcome != "same":
-            self.note(outcome, ended, verdict)
+            self.note(outcome, ended, verdict, where)
         return outcome
 
     def note(self, outcome: str, ended: Ended, verdict: Verdict | None = None, where: str = "") -> None:
-        """The same, of whatever there is to be known."""
+        """Keeps what there is to know of an outcome that is not good, for people."""
         said = [f"{outcome} {where}: status {ended.status}", ended.said]
         if verdict is not None:
             said += [f"the same command: status {verdict.ended.status}", verdict.ended.said, *verdict.wrong]
