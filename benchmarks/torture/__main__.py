@@ -33,7 +33,7 @@ from benchmarks.torture.torture import Torture
 TIMES = """
 how long it takes, where a run starts in 8 seconds, with one worker; two need a little more than half of it:
 
-  killed, power, names   the command again for each of some 1,000 different disks: 3 hours; 20 minutes with --every 10
+  killed, power, names   the command again for each of some 650 different disks: 90 minutes; 15 with --every 10
   full, failing          two commands for each of some 750 calls: 4 hours each; 25 minutes with --every 10
   stays                  40 seconds for each tenth of these calls: 50 minutes; 5 with --every 10
   random, term, storm    10 seconds a strike, and half a minute a run: 40 minutes for 200
