@@ -38,9 +38,35 @@ def test_where_nothing_is_under_way_it_ends_at_once():
         asked()
 
 
+def test_what_follows_does_not_disturb_the_end_that_the_first_one_has_begun(by_default: None):
+    def asked(ended: list[str]) -> None:
+        with heeding_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(5)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.01)
+                ended.append("well")
+
+    ended: list[str] = []
+    with pytest.raises(Interrupted, match="SIGUSR1"):
+        asked(ended)
+    assert ended == ["well"]
+
+
+def test_one_run_after_another_in_a_process_begins_with_a_request_that_the_one_before_has_left():
+    interruption = Interruption()
+    interruption.wait()
+    interruption.ask(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        interruption.begin()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_where_something_is_it_waits_for_a_good_place(number: signal.Signals, by_default: None):
-    with heeding_signals() as interruption, interruption.awaited():
+    with heeding_signals() as interruption:
+        interruption.wait()
         interruption.check()
         os.kill(os.getpid(), number)
         time.sleep(0.01)
@@ -50,7 +76,8 @@ def test_where_something_is_it_waits_for_a_good_place(number: signal.Signals, by
 
 
 def test_a_storm_of_signals_is_one_request(by_default: None):
-    with heeding_signals() as interruption, interruption.awaited():
+    with heeding_signals() as interruption:
+        interruption.wait()
         for _ in range(200):
             for number in SIGNALS:
                 os.kill(os.getpid(), number)
@@ -62,7 +89,8 @@ def test_what_was_ignored_stays_ignored_and_what_was_there_before_comes_back():
     heard: list[int] = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda n, _: heard.append(n))
     try:
-        with heeding_signals() as interruption, interruption.awaited():
+        with heeding_signals() as interruption:
+            interruption.wait()
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.01)
             assert not interruption.by
@@ -91,7 +119,8 @@ def test_in_another_thread_there_are_no_signals():
 BUSY = """
 import hashlib
 from finetune.interruption import heeding_signals
-with heeding_signals() as interruption, interruption.awaited():
+with heeding_signals() as interruption:
+    interruption.wait()
     print("begun", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """

@@ -54,7 +54,7 @@ from typing import TYPE_CHECKING
 
 from finetune import __version__, recipe_files
 from finetune.errors import UserError, printable, refuse
-from finetune.interruption import REQUEUE, Interrupted, Interruption, heeding_signals
+from finetune.interruption import REQUEUE, Interrupted, Interruption, heeding_signals, ignore_signals
 from finetune.large_pages import restart_with_them
 from finetune.names import did_you_mean
 
@@ -104,7 +104,10 @@ def main(words: list[str] | None = None) -> int:
     if is_whole_process:
         restart_with_them()
     try:
-        return guarded(lambda: _dispatch(words))
+        status = guarded(lambda: _dispatch(words))
+        if is_whole_process and status == REQUEUE:
+            ignore_signals()
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return BY_HAND

@@ -41,20 +41,27 @@ class Interruption:
         if self.by:
             raise Interrupted(self.by)
 
-    @contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Inside, a request waits for the next `check`; outside nothing is under way, and it ends the run at once."""
+    def begin(self) -> None:
+        """A run begins: nothing is under way yet, and a request ends it at once, also one that is there already."""
+        self._is_awaited = False
+        self.check()
+
+    def wait(self) -> None:
+        """From here on a request waits for the next `check`; after the last one there is nothing left to end."""
         self._is_awaited = True
-        try:
-            yield
-        finally:
-            self._is_awaited = False
 
     def ask(self, number: int) -> None:
-        """Somebody has asked."""
-        self.by = self.by or signal.Signals(number).name
-        if not self._is_awaited:
+        """Somebody has asked; what follows the first request must not disturb what that has begun."""
+        is_first, self.by = not self.by, self.by or signal.Signals(number).name
+        if is_first and not self._is_awaited:
             raise Interrupted(self.by)
+
+
+def ignore_signals() -> None:
+    """For a process that ends: the rest of a storm of signals must not change its status."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

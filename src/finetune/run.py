@@ -38,7 +38,7 @@ def run(
       Interrupted: the run was asked to end; the same command goes on.
     """
     interruption = interruption or Interruption()
-    interruption.check()  # a job before this one, of a sweep, may have been asked to end
+    interruption.begin()  # a job before this one, of a sweep, may have been asked to end
 
     # ---- Is there anything to do, and is nobody else doing it?
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml, recipe.run.allow_change)
@@ -106,7 +106,8 @@ def _go(
         return 0
 
     # ---- The run folder, the first lines, and at step 0 the baselines. Who asks it to end now waits for a save.
-    with interruption.awaited(), closing(session):
+    interruption.wait()
+    with closing(session):
         telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
         with closing(telling) as tell, closing(keeping.Keeper(folder, tell.line)) as keeper:
             if saved is None:
