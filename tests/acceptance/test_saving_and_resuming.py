@@ -85,7 +85,8 @@ def test_83_a_step_is_said_to_be_saved_after_its_files_and_their_folder_are_sync
         data = first(rf'rename.*"{re.escape(folder)}/model-{step}\.data')
         data_synced, index_synced = (first(rf"fsync\(.*/model-{step}\.{part}") for part in ("data", "index"))
         whole = first(rf"fsync\(\d+<{re.escape(folder)}>", after=index)
-        assert data_synced < data < index_synced < index < whole < said
+        listed = first(rf'rename.*"{re.escape(folder)}/model-{step}\.manifest"')
+        assert max(data_synced, index_synced) < listed < data < index < whole < said
 
 
 def test_85_files_that_may_not_grow_cost_no_save_that_there_was(whole, composed, tmp_path, monkeypatch):

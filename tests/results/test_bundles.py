@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.results import bundles, checkpoints
+from finetune.results import bundles, checkpoints, manifests
 from finetune.results.bundles import FrozenShard
 from finetune.results.checkpoints import Retention, load_newest
 
@@ -52,12 +52,42 @@ def test_what_is_frozen_is_on_the_disk_once(tmp_path):
     assert inode(tmp_path, 1) == inode(tmp_path, 2) == inode(tmp_path, 3)
 
 
+def test_what_is_frozen_is_read_once_for_its_digest(tmp_path, monkeypatch):
+    read: list[str] = []
+    real = manifests.digest_of
+
+    def watched(file: Path) -> str:
+        read.append(file.name)
+        return real(file)
+
+    monkeypatch.setattr(manifests, "digest_of", watched)
+    monkeypatch.setattr(bundles, "digest_of", watched)
+    frozen = shard()
+    for step in (1, 2, 3):
+        saved(tmp_path, step, frozen)
+    assert [name for name in read if name.endswith(SHARD) or ".second" in name] == ["m-1.second.data-00000-of-00001"]
+    for step in (1, 2, 3):
+        listed = manifests.read(tmp_path, f"m-{step}")
+        assert listed is not None
+        assert len(listed.files) == 3
+        assert all(real(tmp_path / name) == digest for name, digest in listed.files.items())
+
+
+def test_the_files_of_a_step_that_is_saved_again_are_all_listed(tmp_path):
+    saved(tmp_path, 1, shard())
+    saved(tmp_path, 1, None)  # which has one data file, of another name
+    saved(tmp_path, 2, None, keep=1)
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "checkpoint", "m-2.data-00000-of-00001", "m-2.index", "m-2.manifest",
+    ]  # fmt: skip
+
+
 def test_each_checkpoint_outlives_the_others(tmp_path):
     frozen = shard()
     for step in (1, 2, 3):
         saved(tmp_path, step, frozen, keep=1)
     assert sorted(f.name for f in tmp_path.iterdir()) == [
-        "checkpoint", "m-3.data-00000-of-00002", f"m-3{SHARD}", "m-3.index",
+        "checkpoint", "m-3.data-00000-of-00002", f"m-3{SHARD}", "m-3.index", "m-3.manifest",
     ]  # fmt: skip
     assert holds(tmp_path, 3)
 
@@ -141,8 +171,10 @@ def test_killed_at_any_call_it_leaves_the_old_checkpoint_or_the_new_one(tmp_path
         assert not newest.damaged
         assert holds(folder, newest.step)
         seen.add(newest.step)
-        saved(folder, 3, frozen)  # by a process that goes on
+        saved(folder, 3, frozen, keep=1)  # by a process that goes on
         assert holds(folder, 3)
+        left = {f.name for f in folder.iterdir() if not checkpoints.is_aside(f.name)}
+        assert left == {"checkpoint", "m-3.data-00000-of-00002", f"m-3{SHARD}", "m-3.index", "m-3.manifest"}
     assert seen == {1, 2}
 
 

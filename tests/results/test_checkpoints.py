@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
-from finetune.results import checkpoints
+from finetune.results import checkpoints, manifests
 from finetune.results.checkpoints import (
     Retention,
     State,
     candidates,
     load_newest,
-    read_state,
     retire,
     save,
     write_state,
 )
-from tests.graphs import golden, refusal
+from tests.graphs import refusal
 
 HOUR = 3600.0
 
@@ -36,55 +42,22 @@ def names(folder: Path) -> list[str]:
 # ---- the state file
 
 
-def test_a_state_is_read_as_it_was_written(tmp_path):
+def state_in(folder: Path) -> State:
+    """What the `checkpoint` file says, as TensorFlow reads it."""
+    proto = pytest.importorskip("tensorflow.python.training.checkpoint_state_pb2")
+    read = text_format.Parse((folder / "checkpoint").read_text(encoding="utf-8"), proto.CheckpointState())
+    times = tuple(read.all_model_checkpoint_timestamps)
+    preserved = read.last_preserved_timestamp or None
+    return State(read.model_checkpoint_path, tuple(read.all_model_checkpoint_paths), times, preserved)
+
+
+def test_tensorflow_reads_a_state_as_it_was_written(tmp_path):
     state = State("m-2", ("m-1", "m-2"), (1.5, 2.5), 1.0)
     write_state(tmp_path, state)
-    assert read_state(tmp_path) == state
+    assert state_in(tmp_path) == state
     write_state(tmp_path, State("größe-1", ("größe-1",), (3.0,)))
-    assert read_state(tmp_path) == State("größe-1", ("größe-1",), (3.0,))
+    assert state_in(tmp_path) == State("größe-1", ("größe-1",), (3.0,))
     assert names(tmp_path) == ["checkpoint"]
-
-
-def test_a_folder_without_a_state_has_an_empty_one(tmp_path):
-    assert read_state(tmp_path) == read_state(tmp_path / "none") == State()
-    (tmp_path / "checkpoint").mkdir()
-    assert read_state(tmp_path) == State()
-
-
-def test_what_a_saver_of_tensorflow_wrote_is_read():
-    state = read_state(golden("conv_ref").folder)
-    assert (state.latest, state.names) == ("model", ("model",))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"\xff\xfe",
-        b"garbage",
-        b"",
-        b"model_checkpoint_path: \n",
-        b'all_model_checkpoint_timestamps: yesterday\nlast_preserved_timestamp: "never"\n',
-        b"\0" * 100,
-    ],
-)
-def test_a_garbage_state_file_is_passed_over(tmp_path, text):
-    (tmp_path / "checkpoint").write_bytes(text)
-    assert read_state(tmp_path) == State()
-
-
-def test_times_that_are_no_times_are_forgotten_and_names_are_not(tmp_path):
-    lines = ['model_checkpoint_path: "m-2"', 'all_model_checkpoint_paths: "m-1"', 'all_model_checkpoint_paths: "m-2"']
-    for times in (["1.0"], ["1.0", "inf"], ["1.0", "nan"], ["x", "y"]):
-        more = [f"all_model_checkpoint_timestamps: {time}" for time in times]
-        (tmp_path / "checkpoint").write_text("\n".join([*lines, *more, "last_preserved_timestamp: inf", ""]))
-        assert read_state(tmp_path) == State("m-2", ("m-1", "m-2"), (0.0, 0.0))
-
-
-@pytest.mark.parametrize("path", ["/home/author/m-1", "../m-1", "sub/m-1", "..", ".", "", "a\\\\b", "\\056\\056"])
-def test_a_state_that_leads_out_of_its_folder_is_never_followed(tmp_path, path):
-    text = f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "{path}"\nall_model_checkpoint_paths: "m-2"\n'
-    (tmp_path / "checkpoint").write_text(text)
-    assert read_state(tmp_path) == State(None, ("m-2",), (0.0,))
 
 
 def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
@@ -105,7 +78,7 @@ def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
 
 def kept_after(times: list[float], retention: Retention) -> tuple[list[int], list[int]]:
     """(the numbers of the checkpoints in the list, those kept for good) after one save at each of the times."""
-    state, alive = State(preserved=times[0]), []
+    state, alive = State("", (), (), times[0]), []
     for i, time in enumerate(times):
         alive.append(str(i))
         state = State(str(i), (*state.names, str(i)), (*state.times, time), state.preserved)
@@ -199,7 +172,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert (found.step, found.damaged, found.values["global_step"]) == (3, [], 3)
     assert np.array_equal(found.values["w"], TENSORS["w"])
     assert np.array_equal(found.values["lower"], [[0, 0, 0], [1, 1, 1]])  # `State.restore` takes its piece
-    assert names(tmp_path) == ["checkpoint", "m-3.data-00000-of-00001", "m-3.index"]
+    assert names(tmp_path) == ["checkpoint", "m-3.data-00000-of-00001", "m-3.index", "m-3.manifest"]
 
 
 def test_old_ones_go_and_what_is_not_ours_stays(tmp_path):
@@ -207,24 +180,170 @@ def test_old_ones_go_and_what_is_not_ours_stays(tmp_path):
     stay(tmp_path, *foreign)
     for step in (1, 2, 3):
         saved(tmp_path, step)
-    ours = [f"m-{step}{ending}" for step in (2, 3) for ending in (".data-00000-of-00001", ".index")]
+    ours = [f"m-{step}{ending}" for step in (2, 3) for ending in (".data-00000-of-00001", ".index", ".manifest")]
     assert names(tmp_path) == sorted([*foreign, *ours, "checkpoint"])
-    state = read_state(tmp_path)
+    state = state_in(tmp_path)
     assert (state.latest, state.names, state.times, state.preserved) == ("m-3", ("m-2", "m-3"), (2.0, 3.0), 1.0)
 
 
-def test_checkpoints_that_the_state_does_not_name_are_never_deleted(tmp_path):
+@pytest.mark.parametrize("path", ["m-1", "../m-1", "/m-1"])
+def test_checkpoints_that_no_manifest_lists_are_never_deleted(tmp_path, path):
     stay(tmp_path, "m-1.index", "m-1.data-00000-of-00001")
-    (tmp_path / "checkpoint").write_text('all_model_checkpoint_paths: "../m-1"\nall_model_checkpoint_paths: "/m-1"\n')
+    (tmp_path / "checkpoint").write_text(f'all_model_checkpoint_paths: "{path}"\n')
     for step in (2, 3, 4):
         saved(tmp_path, step, keep=1)
     assert [name for _, name in candidates(tmp_path, "m")] == ["m-4", "m-1"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"files": {}}',
+        '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": ["m-1.index"]}',
+        '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-2.index": ""}}',
+        '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-1.index": "", "../notes": ""}}',
+        '{"number": 1e999, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-1.index": ""}}',
+    ],
+)
+def test_what_a_manifest_says_of_the_files_of_others_is_passed_over(tmp_path, text):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stay(tmp_path, "notes")
+    stay(folder, "m-1.index")
+    (folder / "m-1.manifest").write_text(text)
+    saved(folder, 2, keep=1)
+    saved(folder, 3, keep=1)
+    assert (tmp_path / "notes").exists()
+    assert [name for _, name in candidates(folder, "m")] == ["m-3", "m-1"]
+
+
+def test_a_state_that_is_lost_is_made_again_of_the_manifests(tmp_path):
+    for step in (1, 2):
+        saved(tmp_path, step)
+    (tmp_path / "checkpoint").unlink()
+    saved(tmp_path, 3)
+    assert state_in(tmp_path) == State("m-3", ("m-2", "m-3"), (2.0, 3.0), 1.0)
+    assert [name for _, name in candidates(tmp_path, "m")] == ["m-3", "m-2"]
+
+
+@pytest.mark.parametrize("loses", [False, True])
+def test_what_stays_for_good_does_so_whatever_becomes_of_the_state(tmp_path, loses):
+    for hour in range(6):
+        if loses:
+            (tmp_path / "checkpoint").unlink(missing_ok=True)
+        save(tmp_path, f"m-{hour}", TENSORS, PIECES, Retention(1, 2.5), hour * HOUR)
+    for step in (6, 7):  # the recipe does not ask for it any longer
+        saved(tmp_path, step, keep=1, now=5 * HOUR + step)
+    assert [name for _, name in candidates(tmp_path, "m")] == ["m-7", "m-3"]
+
+
+def test_the_newest_is_the_one_saved_last_though_the_clock_went_back(tmp_path):
+    for step, now in ((1, 3000.0), (2, 1000.0), (3, 2000.0)):
+        saved(tmp_path, step, keep=2, now=now)
+    assert [name for _, name in candidates(tmp_path, "m")] == ["m-3", "m-2"]
+
+
+class Killed(BaseException):
+    """In place of SIGKILL."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ends this at the call of such a number that changes a name, and every later one."""
+    left = [number]
+
+    def guarded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] <= 0:
+                raise Killed
+            return real(*words, **more)
+
+        return call
+
+    monkeypatch.setattr(checkpoints.os, "replace", guarded(os.replace))
+    monkeypatch.setattr(Path, "unlink", guarded(Path.unlink))
+
+
+@pytest.mark.parametrize("number", range(1, 16))
+def test_wherever_it_is_killed_nothing_is_lost_and_nothing_is_left(tmp_path, monkeypatch, number):
+    tf = pytest.importorskip("tensorflow")
+    for step in (1, 2):
+        saved(tmp_path, step, keep=2)
+    with monkeypatch.context() as patch:
+        kill_at(patch, number)
+        with contextlib.suppress(Killed):
+            for step in (3, 4):
+                saved(tmp_path, step, keep=2)
+    found = load_newest(tmp_path, "m", KEYS)
+    assert found is not None
+    assert not found.damaged
+    assert load_checkpoint_step(tf.train.latest_checkpoint(str(tmp_path))) in (found.step, found.step - 1)
+    for step in (5, 6):
+        saved(tmp_path, step, keep=2)
+    checkpoints.tidy(tmp_path)
+    ours = [f"m-{step}{ending}" for step in (5, 6) for ending in (".data-00000-of-00001", ".index", ".manifest")]
+    assert names(tmp_path) == sorted([*ours, "checkpoint"])
+
+
+def load_checkpoint_step(prefix: str) -> int:
+    tf = pytest.importorskip("tensorflow")
+    return int(tf.train.load_checkpoint(prefix).get_tensor("global_step"))
+
+
+def test_a_file_that_is_not_what_its_manifest_says_is_damaged(tmp_path):
+    """Such as one of another save, which is whole by itself."""
+    for step in (1, 2):
+        saved(tmp_path, step)
+    for ending in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"m-2{ending}").write_bytes((tmp_path / f"m-1{ending}").read_bytes())
+    found = load_newest(tmp_path, "m", KEYS)
+    assert found is not None
+    assert found.step == 1
+    assert "m-2" in found.damaged[0]
+    assert "this is not the file that was saved" in found.damaged[0]
+
+
+def test_a_checkpoint_without_a_manifest_is_read_by_its_own_checksums(tmp_path):
+    saved(tmp_path, 1)
+    (tmp_path / "m-1.manifest").unlink()
+    found = load_newest(tmp_path, "m", KEYS)
+    assert found is not None
+    assert (found.step, found.damaged) == (1, [])
+
+
+def test_a_manifest_has_the_digests_that_sha256sum_prints(tmp_path):
+    saved(tmp_path, 1)
+    listed = manifests.read(tmp_path, "m-1")
+    assert listed is not None
+    assert listed.files == {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("m-1.data-00000-of-00001", "m-1.index")
+    }
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_cannot_sync_a_folder_is_no_fault(tmp_path, monkeypatch, code):
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", sync)
+    if code == errno.EIO:
+        assert refusal(checkpoints.write_text, tmp_path / "f", "new").status == 5
+    else:
+        checkpoints.write_text(tmp_path / "f", "new")
+        assert (tmp_path / "f").read_text() == "new"
+
+
 def test_the_same_step_again_is_one_checkpoint(tmp_path):
     saved(tmp_path, 1)
     saved(tmp_path, 1, now=9.0)
-    assert read_state(tmp_path) == State("m-1", ("m-1",), (9.0,), 1.0)
+    assert state_in(tmp_path) == State("m-1", ("m-1",), (9.0,), 1.0)
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1,x]", "a b", "größe", "what?*"])
@@ -235,7 +354,7 @@ def test_folders_and_checkpoints_may_be_called_anything(tmp_path, name):
     found = load_newest(tmp_path / name, name, KEYS)
     assert found is not None
     assert found.step == 3
-    assert len(names(tmp_path / name)) == 3
+    assert len(names(tmp_path / name)) == 4
 
 
 def test_tensorflow_finds_the_newest_even_in_a_folder_that_was_moved(tmp_path):
@@ -279,7 +398,7 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_what_was_there(tmp_path, mon
 
     monkeypatch.setattr(checkpoints.os, "replace", fail)
     error = refusal(saved, tmp_path, 2)
-    assert (error.where, error.status) == (str(tmp_path / "m-2"), 5)
+    assert (error.where, error.status) == (str(tmp_path / "m-2.manifest"), 5)
     assert error.what == "cannot be written: No space left on device"
     assert re.match("free some space", error.todo)
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from finetune.protos import MetaGraphDef
 from finetune.results import export
 from finetune.results.checkpoints import tidy
 from finetune.results.export import mend
+from finetune.results.manifests import digest_of
 
 
 def folder(path: Path, content: str) -> Path:
@@ -51,4 +53,7 @@ def test_a_pair_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: p
         export.write_pair(tmp_path / "best", MetaGraphDef(), {"v": np.float32(value)}, {}, {"card.md": str(value)})
         assert [f.name for f in tmp_path.iterdir()] == ["best"]
         assert (tmp_path / "best" / "card.md").read_text() == str(value)
+        digests = json.loads((tmp_path / "best" / "model.manifest").read_text())["files"]
+        assert digests.keys() | {"model.manifest"} == {file.name for file in (tmp_path / "best").iterdir()}
+        assert all(digest_of(tmp_path / "best" / name) == digest for name, digest in digests.items())
         assert export.read_back(tmp_path / "best", ["v"], {})["v"] == value

@@ -25,7 +25,7 @@ from finetune.reading.index import Entry, Slice, is_v2, shard_count, v1_files
 from finetune.reading.slices import index_of
 from finetune.surgery import trust
 
-__all__ = ["Entry", "Slice", "check_data", "read_index", "read_tensors", "restore"]
+__all__ = ["Entry", "Slice", "check_data", "files_of", "read_index", "read_tensors", "restore"]
 
 Piece = tuple[str, str, int]  # name, the Saver's text for a slice or "", dtype
 
@@ -69,6 +69,13 @@ def check_data(prefix: str, entries: Mapping[str, Entry], names: Iterable[str]) 
     count = shard_count(prefix)
     for shard in sorted({place.shard for name in names for place in entries[name].slices or (entries[name],)}):
         _check_shard(prefix, _data_file(prefix, shard, count), sizes[shard])
+
+
+def files_of(prefix: str, entries: Mapping[str, Entry], names: Iterable[str]) -> list[str]:
+    """The names of the files of a V2 checkpoint that have to be read for some of its tensors, the index first."""
+    shards = {place.shard for name in names for place in entries[name].slices or (entries[name],)}
+    files = [prefix + ".index", *(_data_file(prefix, shard, shard_count(prefix)) for shard in sorted(shards))]
+    return [os.path.basename(file) for file in files]
 
 
 def _data_file(prefix: str, shard: int, count: int) -> str:

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_ONLY, _SECOND = ".data-00000-of-00001", ".data-00001-of-00002"
+from finetune.results.manifests import digest_of
+
+_ONLY, SECOND = ".data-00000-of-00001", ".data-00001-of-00002"
 
 Pieces = Mapping[str, tuple[str, str]]
 
@@ -29,10 +31,14 @@ def save_bundle(prefix: Path, tensors: Mapping[str, Any], pieces: Pieces) -> Non
 
 
 class FrozenShard:
-    """Tensors that are the same in many checkpoints, and where they were written last."""
+    """Tensors that are the same in many checkpoints, and where they were written last.
+
+    `digest` is that of their file, which is read for it when it is written and not with each checkpoint.
+    """
 
     def __init__(self, tensors: Mapping[str, Any]):
         self._tensors = tensors
+        self.digest = ""
         self._index = b""
         self._data: tuple[Path, tuple[float, ...]] | None = None
 
@@ -46,6 +52,7 @@ class FrozenShard:
         if not self._linked(f"{second}{_ONLY}"):
             save_bundle(second, self._tensors, {})
             self._index = Path(f"{second}.index").read_bytes()
+            self.digest = digest_of(Path(f"{second}{_ONLY}"))
         Path(f"{second}.index").write_bytes(self._index)
         # Both data files get other names, a new index takes the place of the two.
         tf.raw_ops.MergeV2Checkpoints(
@@ -54,7 +61,7 @@ class FrozenShard:
 
     def lies_at(self, prefix: Path) -> None:
         """The bundle that it was added to has come to its place."""
-        data = Path(f"{prefix}{_SECOND}")
+        data = Path(f"{prefix}{SECOND}")
         self._data = data, _identity(data)
 
     def _linked(self, data: str) -> bool:

@@ -1,8 +1,9 @@
 """Saves and restores a run: whole or absent, never half.
 
-A checkpoint is written aside, synced, and only then renamed into place, its `.index` last: a reader that finds an
-index finds a whole checkpoint. The `checkpoint` file holds relative names only, so that a folder can be moved or
-copied, and names every file that may ever be deleted.
+A checkpoint is written aside, synced, and only then renamed into place, its manifest first and its `.index` last: a
+reader that finds an index finds a whole checkpoint, and what a manifest lists is all that may ever be deleted. The
+`checkpoint` file is for plain TensorFlow, and is written anew with each save; it holds relative names only, so that a
+folder can be moved or copied.
 
 Format: tensor bundle V2, as `tf.train.Saver` writes it; state: `CheckpointState`,
 tensorflow/python/training/checkpoint_state.proto.
@@ -11,11 +12,12 @@ tensorflow/python/training/checkpoint_state.proto.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,26 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import UserError
-from finetune.results.bundles import FrozenShard, Pieces, save_bundle
+from finetune.results import manifests
+from finetune.results.bundles import SECOND, FrozenShard, Pieces, save_bundle
+from finetune.results.manifests import Manifest
 
 STATE = "checkpoint"
+# What file systems say that cannot sync a folder, as some in user space and over a network: names are their own affair.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
 class State:
-    """What the `checkpoint` file of a folder says.
+    """What the `checkpoint` file of a folder says to plain TensorFlow.
 
-    `names` are the checkpoints that may be deleted, oldest first; `times` are when they were saved, in seconds
+    `names` are the checkpoints that do not stay for good, oldest first; `times` are when they were saved, in seconds
     since 1970; `preserved` is when the period of the last one kept for good began.
     """
 
-    latest: str | None = None
-    names: tuple[str, ...] = ()
-    times: tuple[float, ...] = ()
+    latest: str
+    names: tuple[str, ...]
+    times: tuple[float, ...]
     preserved: float | None = None
 
 
@@ -48,37 +54,6 @@ class Retention:
 
     keep: int = 5
     every_hours: float | None = None
-
-
-def read_state(folder: Path) -> State:
-    """The state of a folder; an empty one if it has none that can be read."""
-    try:
-        text = (folder / STATE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return State()
-    entries: dict[str, list[str]] = {}
-    for match in re.finditer(r'^(\w+): "?((?:[^"\\\n]|\\.)*)"?$', text, re.MULTILINE):
-        entries.setdefault(match[1], []).append(match[2])
-    names = tuple(n for n in entries.get("all_model_checkpoint_paths", []) if _is_plain(n))
-    latest = entries.get("model_checkpoint_path", [None])[0]
-    read = [_time(text) for text in entries.get("all_model_checkpoint_timestamps", [])]
-    times = tuple(time for time in read if time is not None)
-    if len(times) != len(names):
-        times = (0.0,) * len(names)
-    preserved = _time(entries.get("last_preserved_timestamp", [""])[0])
-    return State(latest if latest and _is_plain(latest) else None, names, times, preserved)
-
-
-def _time(text: str) -> float | None:
-    try:
-        return float(text) if math.isfinite(float(text)) else None
-    except ValueError:
-        return None
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name means a file in its own folder and nothing else."""
-    return bool(name) and "/" not in name and "\\" not in name and name not in (".", "..")
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -142,16 +117,24 @@ def cannot_be_written(path: Path, error: Exception) -> UserError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a loss of power."""
+    """Makes the names in a folder survive a loss of power, where its file system knows how to."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
 def write(
-    folder: Path, name: str, tensors: Mapping[str, Any], pieces: Pieces, frozen: FrozenShard | None = None
+    folder: Path,
+    name: str,
+    tensors: Mapping[str, Any],
+    pieces: Pieces,
+    frozen: FrozenShard | None = None,
+    announce: Callable[[Mapping[str, str]], None] | None = None,
 ) -> None:
     """Writes one checkpoint of a folder, whole or not at all.
 
@@ -160,6 +143,7 @@ def write(
       pieces: for slices of partitioned variables, name -> (key in the checkpoint, the Saver's text for the slice);
         every other tensor is saved under its own name.
       frozen: what it holds beside them, which other checkpoints hold too.
+      announce: is given the digests of the files by name, when they are made and before they come to their places.
     """
     import tensorflow as tf
 
@@ -171,9 +155,13 @@ def write(
         if frozen is not None:
             frozen.add_to(aside / name)
         # The index last: it is what makes the others a checkpoint.
-        for file in sorted(aside.iterdir(), key=lambda f: f.suffix == ".index"):
+        files = sorted(aside.iterdir(), key=lambda f: f.suffix == ".index")
+        for file in files:
             with file.open("rb") as written:
                 os.fsync(written.fileno())
+        if announce is not None:
+            announce(_digests(files, frozen))
+        for file in files:
             os.replace(file, folder / file.name)
         sync_folder(folder)
         if frozen is not None:
@@ -182,6 +170,12 @@ def write(
         raise cannot_be_written(folder / name, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digests(files: Sequence[Path], frozen: FrozenShard | None) -> dict[str, str]:
+    """By name; what is frozen was read for it once, when it was written."""
+    known = {file.name: frozen.digest for file in files if frozen is not None and file.name.endswith(SECOND)}
+    return {file.name: known.get(file.name) or manifests.digest_of(file) for file in files}
 
 
 def save(
@@ -193,22 +187,45 @@ def save(
     now: float,
     frozen: FrozenShard | None = None,
 ) -> None:
-    """Writes a checkpoint, makes it the newest, and deletes those that `retention` lets go."""
-    write(folder, name, tensors, pieces, frozen)
-    state = read_state(folder)
-    others = [(n, t) for n, t in zip(state.names, state.times, strict=True) if n != name]
-    state = replace(
-        state,
-        latest=name,
-        names=(*(n for n, _ in others), name),
-        times=(*(t for _, t in others), now),
-        preserved=now if state.preserved is None else state.preserved,
-    )
-    state, let_go = retire(state, retention)
+    """Writes a checkpoint, makes it the newest, and deletes those that `retention` lets go.
+
+    With them goes what kills have left: checkpoints that were let go and are still there, and those without an index,
+    which came or went half.
+    """
+    listed = manifests.all_in(folder, name.rpartition("-")[0])
+    number = max([0, *(one.number for one in listed)]) + 1
+    period = max((one.period for one in listed), default=now)
+    # Of a step that is saved again, the files may be others than before.
+    before = {file: digest for one in listed if one.name == name for file, digest in one.files.items()}
+
+    def announce(files: Mapping[str, str]) -> None:
+        _list(folder, Manifest(name, number, now, period, {**before, **files}))
+
+    write(folder, name, tensors, pieces, frozen, announce)
+    passing = [one for one in listed if one.name != name and not one.for_good]
+    whole = [one for one in passing if (folder / f"{one.name}.index").exists()]
+    names, times = (*(one.name for one in whole), name), (*(one.saved for one in whole), now)
+    state, let_go = retire(State(name, names, times, period), retention)
+    for one in whole:
+        if one.name not in (*state.names, *let_go):
+            _list(folder, replace(one, for_good=True, period=state.preserved or period))
     write_state(folder, state)
-    for gone in let_go:
-        for file in _members(folder, gone):
-            file.unlink(missing_ok=True)
+    _delete(folder, [one for one in passing if one not in whole or one.name in let_go])
+
+
+def _list(folder: Path, manifest: Manifest) -> None:
+    write_text(folder / f"{manifest.name}{manifests.ENDING}", manifest.text())
+
+
+def _delete(folder: Path, gone: Sequence[Manifest]) -> None:
+    """Removes checkpoints: the index first, without which the rest is none, and the manifest when the rest is gone."""
+    for one in gone:
+        for file in sorted(one.files, key=lambda name: not name.endswith(".index")):
+            (folder / file).unlink(missing_ok=True)
+    if gone:
+        sync_folder(folder)
+    for one in gone:
+        (folder / f"{one.name}{manifests.ENDING}").unlink(missing_ok=True)
 
 
 def retire(state: State, retention: Retention) -> tuple[State, list[str]]:
@@ -232,12 +249,6 @@ def retire(state: State, retention: Retention) -> tuple[State, list[str]]:
         else:
             let_go.append(name)
     return replace(state, names=tuple(names), times=tuple(times), preserved=preserved), let_go
-
-
-def _members(folder: Path, name: str) -> list[Path]:
-    """The files of one checkpoint, the index first: once it is gone, the rest is no checkpoint any more."""
-    member = re.compile(re.escape(name) + r"\.(index|data-\d{5}-of-\d{5})")
-    return sorted((f for f in folder.iterdir() if member.fullmatch(f.name)), key=lambda f: f.suffix != ".index")
 
 
 def candidates(folder: Path, stem: str) -> list[tuple[int, str]]:
@@ -267,13 +278,16 @@ def load_newest(folder: Path, stem: str, keys: Mapping[str, str], without: Colle
     Raises:
       UserError: there are checkpoints, and none can be read.
     """
-    from finetune.reading.weights import read_index, read_tensors
+    from finetune.reading.weights import files_of, read_index, read_tensors
 
     damaged = []
     for step, name in candidates(folder, stem):
         try:
             held = read_index(str(folder / name))
-            values = read_tensors(str(folder / name), sorted({*held, *keys.values()} - {*without}))
+            wanted = sorted({*held, *keys.values()} - {*without})
+            values = read_tensors(str(folder / name), wanted)
+            # What is not read costs nothing: neither the time to read it, nor this checkpoint where it is damaged.
+            manifests.check(folder, name, files_of(str(folder / name), held, wanted))
         except UserError as error:
             damaged.append(str(error).splitlines()[0])
             continue

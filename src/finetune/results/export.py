@@ -27,7 +27,7 @@ from finetune.reading import metagraph
 from finetune.reading.tables import Table
 from finetune.reading.variables import Update, Variable, placeholder
 from finetune.reading.weights import read_tensors
-from finetune.results import checkpoints
+from finetune.results import checkpoints, manifests
 from finetune.surgery import specialize
 from finetune.surgery.cut import cut
 from finetune.surgery.functions import with_names
@@ -200,6 +200,8 @@ def write_pair(
     checkpoints.write_state(aside, checkpoints.State(stem, (stem,), (time.time(),)))
     for name, text in beside.items():
         checkpoints.write_text(aside / name, text)
+    digests = {file.name: manifests.digest_of(file) for file in sorted(aside.iterdir())}
+    checkpoints.write_text(aside / f"{stem}{manifests.ENDING}", manifests.listing(digests))
     before = folder.with_name(f".before-{folder.name}.{os.getpid()}")
     if _exchanged(aside, folder):
         before = aside
