@@ -30,7 +30,7 @@ ROOMS = [
     "page_made", "page_heads", "run_files", "run_folder", "lock", "machine", "plan", "synthetic", "recipe_files",
     "packaged", "large_pages", "findings", "intervals", "drift", "baselines", "evaluate", "metrics", "curves", "kinds",
     "tfds", "tfrecords", "checksums", "own_code", "own_functions", "elements", "manifest", "folders", "text_tables",
-    "columns", "numpy_files", "rates", "checkpoints", "bundles", "manifests",
+    "columns", "numpy_files", "rates", "patience", "checkpoints", "bundles", "manifests",
     "find_rate", "course", "schedules", "variants",
     "source", "settle", "backbone", "sizes", "dropout", "weights", "trust", "costs", "soundness", "branches", "modes",
     "randomness", "parameters", "constants", "renaming", "initial", "tables", "index", "slices", "table", "adapters",

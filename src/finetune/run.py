@@ -112,6 +112,8 @@ def _go(
         with closing(telling) as tell, closing(keeping.Keeper(folder, tell.line)) as keeper:
             if saved is None:
                 beginning.look_before(session, keeper, tell)
+            else:
+                keeper.take_up(session, saved)
 
             # ---- Train, then write the pair, look at it once more, and say what came out.
             last = training.train(session, keeper, tell)

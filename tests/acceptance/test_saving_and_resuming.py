@@ -19,7 +19,7 @@ import pytest
 from finetune.compose import Composed, compose
 from finetune.errors import UserError
 from finetune.results.lock import LOCK
-from finetune.running import keeping
+from finetune.running import patience
 from tests.running.test_training import ALL, HEAD, WORDS, everything, logged, start
 
 ALL_OF_IT = [*WORDS, f"phases=[{HEAD},{ALL}]", "stop_gradient=false", "train.ema=0.5", "train.accumulate=2"]
@@ -91,8 +91,8 @@ def test_83_a_step_is_said_to_be_saved_after_its_files_and_their_folder_are_sync
 
 def test_85_files_that_may_not_grow_cost_no_save_that_there_was(whole, composed, tmp_path, monkeypatch):
     """As under `ulimit -f`, which ends programs that do not heed its signal."""
-    monkeypatch.setattr(keeping, "PAUSE", 0.01)
-    monkeypatch.setattr(keeping, "PATIENCE", 0.1)
+    monkeypatch.setattr(patience, "PAUSE", 0.01)
+    monkeypatch.setattr(patience, "PATIENCE", 0.1)
     folder = half(whole, tmp_path / "run")
     before = {name: content for name, content in digests(folder).items() if name.startswith("checkpoints/model-")}
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -53,13 +53,24 @@ def test_no_more_than_two_wait():
         assert given == [0, 1, 2]
 
 
-@pytest.mark.parametrize("how", ["do", "wait"])
+@pytest.mark.parametrize("how", ["do", "wait", "look"])
 def test_a_failure_is_raised_where_the_next_is_asked_for(how):
     with closing(Beside()) as beside:
         beside.do(fail)
         time.sleep(0.1)
         with pytest.raises(ValueError, match="full"):
-            beside.wait() if how == "wait" else beside.do(lambda: None)
+            {"do": lambda: beside.do(lambda: None), "wait": beside.wait, "look": beside.look}[how]()
+
+
+def test_to_look_waits_for_nothing():
+    let = threading.Event()
+    with closing(Beside()) as beside:
+        for _ in range(2):
+            beside.do(partial(let.wait, 10))
+        began = time.monotonic()
+        beside.look()
+        assert time.monotonic() - began < 5
+        let.set()
 
 
 def test_what_follows_a_failure_is_not_done():

@@ -12,7 +12,7 @@ _MOST = 2  # not done at once: each holds in memory what it writes
 class Beside:
     """Works given one after the other, done in that order; what follows one that fails is not done.
 
-    A work that fails is told of where `do` or `wait` is called next: they raise what it raised.
+    A work that fails is told of where `do`, `wait` or `look` is called next: they raise what it raised.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,10 @@ class Beside:
         """Until no more than so many are not done."""
         while self._given and (len(self._given) > left or self._given[0].done()):
             self._given.popleft().result()
+
+    def look(self) -> None:
+        """Waits for nothing; only tells of what has failed."""
+        self.wait(_MOST)
 
     def is_idle(self) -> bool:
         """Whether all is done."""

@@ -12,6 +12,7 @@ from finetune.results import report, run_folder
 from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking
+from finetune.running.patience import patiently
 from finetune.running.session import Session
 
 
@@ -22,16 +23,17 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
       UserError: what was to be frozen is not what it was.
     """
     recipe, plan = session.recipe, session.plan
+    surely = partial(patiently, tell.line, session.interruption.check)  # all that it would go on from is saved
     evaluations = looking.evaluations(session)
     numbers = metrics(evaluations, recipe.eval.metrics) if evaluations else {}
-    keeping.write_pair(session, folder.model, {"step": last, **numbers} if numbers else {})
+    surely(keeping.write_pair, session, folder.model, {"step": last, **numbers} if numbers else {})
     proven = keeping.prove_frozen(session, folder)
 
     earlier = {name: report.first_numbers(folder.path, phase) for name, phase in findings.EARLIER.items()}
     judged = findings.judge(evaluations, recipe.eval.metrics, recipe.run.seed, earlier)
     moved = looking.old_task(session)
     said = findings.content(last, judged, plan.held_out.sources, moved)
-    findings.write(folder.path, said, evaluations, plan.held_out.sources)
+    surely(findings.write, folder.path, said, evaluations, plan.held_out.sources)
     best = report.best(session.state.watch, recipe.eval.metric, folder.best)
     result = findings.sentence(judged, len(plan.held_out), last) + report.best_elsewhere(best, last)
 
@@ -44,5 +46,5 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
     for line in [*findings.hints(judged), *([moved.told()] if moved else [])]:
         tell.line(line)
     done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
-    run_folder.add_to_record(folder.path, {**done, "intervals": findings.intervals(judged)})
+    surely(run_folder.add_to_record, folder.path, {**done, "intervals": findings.intervals(judged)})
     tell.line(page.written(folder.path, partial(glimpses, plan.held_out)))

@@ -227,11 +227,13 @@ class FrozenPart:
             root = Path(tempfile.mkdtemp(prefix="finetune-"))
             self._open.callback(shutil.rmtree, root, ignore_errors=True)
         store = open_store(root, key, layout, self._about(layout, examples), asked.max_gb * 1e9)
-        self._open.callback(store.close)
-        damaged = len(store.check())
-        missing = len(store.missing())
-        compute = partial(self._chunks, store, examples, training, views)
-        errors = fill(store, compute, lambda rows: progress(rows, layout.count))
+        with ExitStack() as opened:
+            opened.callback(store.close)
+            damaged = len(store.check())
+            missing = len(store.missing())
+            compute = partial(self._chunks, store, examples, training, views)
+            errors = fill(store, compute, lambda rows: progress(rows, layout.count))
+            self._open.push(opened.pop_all())  # of one that fails, to be tried again, nothing stays open
         self.kept[training] = replace(examples, arrays=store.arrays())
         side = "to train on" if training else "held out"
         told = [f"cache: {layout.count} rows {side} {'are computed' if missing else 'were there'}: {store.folder}"]

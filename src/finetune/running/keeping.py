@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ import tensorflow as tf
 
 from finetune.bits import same_bits
 from finetune.errors import UserError
+from finetune.interruption import Interruption
 from finetune.learning.state import check_frozen, moved, saved_keys
 from finetune.learning.train import check_finite
 from finetune.plan import Plan
 from finetune.results import checkpoints, export, report
 from finetune.results.bundles import FrozenShard
+from finetune.results.checkpoints import Loaded
 from finetune.results.run_folder import RunFolder
+from finetune.running import patience
 from finetune.running.beside import Beside
 from finetune.running.session import Session
 
 AGAIN = 30.0  # seconds until what the disk did not take is tried again
-PATIENCE = 600.0  # seconds that a run waits at its end, if it has to
-PAUSE = 2.0  # seconds between two attempts then
+LEAVE = 20.0  # seconds for which a run that is asked to end tries to save: schedulers kill it after 30
+CHECKPOINT, BEST = "checkpoint", "best"
 STEM = "model"  # of every checkpoint: model.meta, model-100.index
+OWED = "finetune/owed/"  # what a checkpoint holds of a best pair that is not written yet
+EVALUATED = "finetune/owed"  # and of what its evaluation gave
 
 
 def newest(folder: RunFolder, plan: Plan) -> checkpoints.Loaded | None:
@@ -42,11 +48,28 @@ def check_sound(session: Session, step: int) -> None:
         check_finite(session.state, step)
 
 
+@dataclass(frozen=True)
+class Work:
+    """Something to write; `write` is given what is owed when its turn comes.
+
+    `owed` is what a checkpoint holds of it as long as it is not written, `refused` what the disk said of it last.
+    """
+
+    what: str
+    write: Callable[[Mapping[str, Any]], None]
+    owed: Mapping[str, Any] = field(default_factory=dict)
+    refused: UserError | None = None
+
+
 class Keeper:
     """Writes beside the training what a run keeps, as it is when it is asked to.
 
     What the disk does not take is held, and tried again until something newer takes its place: the training goes on.
-    Any other error is told of when it is asked again: `save`, `keep_best` and `wait` raise it.
+    Any other error is told of after the next step, or where it is asked again: `save`, `keep_best`, `try_again` and
+    `wait` raise it.
+
+    Where the disk takes a checkpoint and not the best pair, which is larger, the checkpoint holds what the pair is made
+    of: no save waits for a pair, and a run that goes on from there writes it.
     """
 
     def __init__(self, folder: RunFolder, tell: Callable[[str], None] = lambda line: None):
@@ -54,8 +77,7 @@ class Keeper:
         self._tell = tell
         self._beside = Beside()
         self._frozen: tuple[str, FrozenShard | None] = "", None
-        self._held: dict[str, Callable[[], None]] = {}  # what -> what writes it; changed by the thread alone
-        self._refused: UserError | None = None
+        self._held: dict[str, Work] = {}  # by kind; changed by the thread alone
         self._tried = 0.0
 
     def save(self, session: Session, step: int, then: Callable[[], None] = lambda: None) -> None:
@@ -72,64 +94,91 @@ class Keeper:
         tensors |= session.standing.tensors() if session.recipe.phases or session.standing.owes else {}
         changing = _as_they_are({name: tensor for name, tensor in tensors.items() if name not in frozen})
         retention = checkpoints.Retention(asked.keep, asked.keep_every_hours)
-        words = self.folder.checkpoints, f"{STEM}-{step}", changing, session.pieces, retention, time.time()
+        folder, pieces, now = self.folder.checkpoints, session.pieces, time.time()
         shard = self._shard(session, frozen)
 
-        def write() -> None:
-            checkpoints.save(*words, shard)
+        def write(owed: Mapping[str, Any]) -> None:
+            checkpoints.save(folder, f"{STEM}-{step}", {**changing, **owed}, pieces, retention, now, shard)
             then()
 
-        self._give(f"step {step}", "checkpoint", write)
+        self._give(CHECKPOINT, Work(f"step {step}", write))
 
     def keep_best(self, session: Session, evaluated: Mapping[str, float]) -> None:
         """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
         check_sound(session, int(evaluated["step"]))
-        graph, values, pieces, texts = _of_pair(session, evaluated)
-        write = partial(export.write_pair, self.folder.best, graph, _as_they_are(values), pieces, texts)
-        self._give("the best model so far", "best", write)
+        self._keep_best(session, evaluated, _as_they_are(session.merged(session.state.judged())))
+
+    def take_up(self, session: Session, saved: Loaded) -> None:
+        """Writes the best pair that a checkpoint owes, if it owes one."""
+        if EVALUATED in saved.values:
+            evaluated = json.loads(bytes(saved.values[EVALUATED].item()))
+            owed = {name.removeprefix(OWED): value for name, value in saved.values.items() if name.startswith(OWED)}
+            self._keep_best(session, evaluated, {**session.pretrained, **owed})
+
+    def _keep_best(self, session: Session, evaluated: Mapping[str, float], values: Mapping[str, Any]) -> None:
+        never = session.pretrained.keys() - session.plan.moving() - _adapted(session)
+        owed = {f"{OWED}{name}": value for name, value in values.items() if name not in never}
+        words = session.meta, values, session.pieces, _texts(session, evaluated)
+
+        def write(_: Mapping[str, Any]) -> None:
+            export.write_pair(self.folder.best, *words)
+
+        work = Work("the best model so far", write, {**owed, EVALUATED: json.dumps(evaluated).encode()})
+        self._give(BEST, work)
 
     def try_again(self) -> None:
         """Tries to write what is held, if it was not tried just now."""
+        self._beside.look()
         if self._held and self._beside.is_idle() and time.monotonic() - self._tried >= AGAIN:
-            self._retry()
+            self._retry(*self._held)
 
-    def wait(self, check: Callable[[], None] = lambda: None) -> None:
-        """Until all is written; `check` is called between two attempts, and may raise.
+    def wait(self, interruption: Interruption) -> None:
+        """Until all is written; of a run that is asked to end, only what it goes on from, and not for long.
+
+        What is under way is waited for even then: either it comes to its end, or the scheduler ends both.
 
         Raises:
-          UserError: the disk does not take it for so long that nobody seems to see to it.
+          Interrupted: the run is asked to end, and may.
+          UserError: the disk does not take it for so long that nobody seems to see to it, or as long as there is.
         """
         self._beside.wait()
-        end = time.monotonic() + PATIENCE
+        end, leaves = time.monotonic() + patience.PATIENCE, False
         while self._held:
-            if time.monotonic() > end and self._refused is not None:
-                raise self._refused
-            check()
-            time.sleep(PAUSE)
-            self._retry()
+            if interruption.by and not leaves:
+                end, leaves = min(end, time.monotonic() + LEAVE), True
+            first = self._held.get(CHECKPOINT)
+            if leaves and first is None:
+                break
+            if time.monotonic() > end:
+                refused = (first or self._held[BEST]).refused
+                assert refused is not None
+                raise refused
+            time.sleep(patience.PAUSE)
+            self._retry(*([CHECKPOINT] if leaves else self._held))
             self._beside.wait()
+        interruption.check()
 
-    def _retry(self) -> None:
-        for kind, write in list(self._held.items()):
-            self._give("what was held", kind, write)
+    def leave(self, interruption: Interruption) -> None:
+        """Ends the run if it is asked to end, as soon as what it goes on from is written; see `wait`."""
+        if interruption.by:
+            self.wait(interruption)
 
-    def _give(self, what: str, kind: str, write: Callable[[], None]) -> None:
-        self._beside.do(partial(self._attempt, what, kind, write))
+    def _retry(self, *kinds: str) -> None:
+        for kind in kinds:
+            self._give(kind, self._held[kind])
 
-    def _attempt(self, what: str, kind: str, write: Callable[[], None]) -> None:
+    def _give(self, kind: str, work: Work) -> None:
+        self._beside.do(lambda: self._attempt(kind, work))
+
+    def _attempt(self, kind: str, work: Work) -> None:
         try:
-            write()
-        except (UserError, OSError) as refused:
-            error = refused
-            if isinstance(error, OSError):
-                error = checkpoints.cannot_be_written(self.folder.path, error)
-            if error.code != "storage":
-                raise
+            work.write(self._held[BEST].owed if BEST in self._held else {})
+        except (UserError, OSError) as error:
+            refused = patience.of_the_disk(error)
             if kind not in self._held:
-                self._tell(
-                    f"warning: {what} is not saved: {error.where}: {error.what}; the run goes on and tries again"
-                )
-            self._held[kind], self._refused = write, error
+                what = f"{work.what} is not saved: {refused.where}: {refused.what}"
+                self._tell(f"warning: {what}; the run goes on and tries again")
+            self._held[kind] = replace(work, refused=refused)
         else:
             if self._held.pop(kind, None) is not None:
                 self._tell("storage: the disk takes it again")
@@ -173,13 +222,12 @@ def write_graph(session: Session, folder: RunFolder) -> bool:
 
 def write_pair(session: Session, place: Path, evaluated: Mapping[str, float]) -> None:
     """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
-    export.write_pair(place, *_of_pair(session, evaluated))
+    values = session.merged(session.state.judged())
+    export.write_pair(place, session.meta, values, session.pieces, _texts(session, evaluated))
 
 
-def _of_pair(session: Session, evaluated: Mapping[str, float]) -> tuple[Any, Mapping[str, Any], Any, Mapping[str, str]]:
-    """What a pair is written of."""
-    texts = report.beside_the_pair(session.plan, session.model, session.recipe, evaluated)
-    return session.meta, session.merged(session.state.judged()), session.pieces, texts
+def _texts(session: Session, evaluated: Mapping[str, float]) -> Mapping[str, str]:
+    return report.beside_the_pair(session.plan, session.model, session.recipe, evaluated)
 
 
 def take_up_pair(session: Session, place: Path) -> None:

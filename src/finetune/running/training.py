@@ -18,6 +18,7 @@ from finetune.results.report import PICTURE, Report, phase_lines, phase_record, 
 from finetune.running import looking
 from finetune.running.frozen_part import fill_both
 from finetune.running.keeping import Keeper
+from finetune.running.patience import patiently
 from finetune.running.session import Session
 from finetune.running.setbacks import go_back
 
@@ -26,7 +27,7 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
     """Trains from `session.start` on; gives the number of the last step, which may be one before `session.stop`.
 
     Raises:
-      UserError: a step is not finite, and to go back is not asked for or was no help.
+      UserError: a step is not finite, and to go back is not asked for or was no help; or the disk takes no save.
       Interrupted: the run was asked to end, and has saved what it goes on from.
     """
     tell.progress(session.start, session.stop)
@@ -35,15 +36,13 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
         try:
             step = _train_phase(session, keeper, tell, step)
         except NonFinite as bad:
-            keeper.wait()
+            keeper.wait(session.interruption)
             step = go_back(session, keeper.folder, tell, bad)
             continue
         if step == session.stop or monitor.ends(session.state.watch, session.rules):
-            keeper.wait(session.interruption.check)
+            keeper.wait(session.interruption)
             return step
-        if session.interruption.by:
-            keeper.wait()
-            session.interruption.check()
+        keeper.leave(session.interruption)
         over, count = session.phase.name, len(session.state.frozen)
         check_frozen(session.state.frozen, session.standing.frozen)
         tell.line(f"frozen: {count} variables are bit-identical to what they were when {over} began")
@@ -54,15 +53,18 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
     """The steps of the phase under way that are still to be made; gives the number of the last one."""
     recipe, plan, phase, standing = session.recipe, session.plan, session.phase, session.standing
     folder = keeper.folder
+    leave = partial(keeper.leave, session.interruption)
+    surely = partial(patiently, tell.line, leave)
     tell.part = phase.name
     if phase.name:
-        write_text(folder.path / PICTURE, picture(plan, session.model))
+        surely(write_text, folder.path / PICTURE, picture(plan, session.model))
     record = run_folder.read_record(folder.path)
     kept = {"kept": {**record.get("kept", {}), phase.name: session.decision.tensors}}
-    run_folder.add_to_record(folder.path, phase_record(record, plan, session.model, phase, standing) | kept)
+    entries = phase_record(record, plan, session.model, phase, standing) | kept
+    surely(run_folder.add_to_record, folder.path, entries)
     for line in phase_lines(plan, session.model, phase, standing):
         tell.line(line)
-    fill_both(session.frozen_part, tell, session.interruption.check)
+    surely(fill_both, session.frozen_part, tell, leave)
     if standing.owes and _evaluate(session, keeper, tell, step):
         return step
     end = session.stop if phase.last is None else min(session.stop, phase.last)
@@ -101,7 +103,7 @@ def _evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool
         session.standing = replace(session.standing, owes=True)
         if not is_owed:
             save(session, keeper, tell, step)
-        keeper.wait()
+        keeper.wait(session.interruption)
         raise
 
 
