@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import errno
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +24,7 @@ from finetune.exports import convert, frozen_pb, onnx, parity, reload, tflite
 from finetune.exports.serving import Serving, read_serving
 from finetune.packaged import asset
 from finetune.reading.weights import read_index, read_tensors
+from finetune.results import export
 from finetune.results.card import read_card
 from finetune.results.checkpoints import write
 
@@ -106,6 +111,75 @@ def test_an_export_that_computes_something_else_is_not_left(
     assert "the exported model is off by 0.00" in error
     assert len(error.splitlines()) == 1
     assert sorted(path.name for path in run.parent.iterdir()) == ["run"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_an_export_that_is_killed_leaves_the_one_before_and_nothing_else(run: Path, monkeypatch: pytest.MonkeyPatch):
+    place = run / "export" / "frozen"
+    others = [run / "export" / ".writing-onnx.4711", run / "export" / ".writing-frozen.mine"]
+    (run / "export").mkdir(exist_ok=True)
+    for path in (*others, run / "export" / ".writing-frozen.4711"):
+        path.mkdir()
+    assert main(["export", str(run), "--to", "frozen"]) == 0
+    before = {file.name for file in place.iterdir()}
+    for exchanges in (True, False):
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(convert.os, "rename", killed)
+            if not exchanges:
+                patch.setattr(export, "_exchanged", lambda one, other: False)
+            main(["export", str(run), "--to", "frozen"])
+        assert {file.name for file in place.iterdir()} == before
+    place.rename(place.with_name(".before-frozen.4711"))  # where there is no exchange, between its two names
+    assert main(["export", str(run), "--to", "frozen"]) == 0
+    assert {path.name for path in place.parent.iterdir() if path.name != "savedmodel"} == {
+        "frozen",
+        *(path.name for path in others),
+    }
+    for path in others:
+        path.rmdir()
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EFBIG, "File too large"),
+        shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
+        tf.errors.ResourceExhaustedError(None, None, "/export/model.pb; No space left on device"),
+    ],
+)
+def test_a_disk_that_is_full_is_no_bug(
+    run: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(*_: Any) -> dict[str, Any]:
+        raise error
+
+    monkeypatch.setitem(convert.WRITERS, "frozen", full)
+    assert main(["export", str(run), "--to", "frozen", "--out", str(run.parent / "full")]) == 5
+    said = capsys.readouterr().err
+    assert re.match(
+        r"error\[storage\] .*/full: cannot be written: .*; free some space, or write elsewhere: --out$", said
+    )
+    assert not (run.parent / "full").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_an_export_is_synced_before_it_has_its_name(run: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[str] = []
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert main(["export", str(run), "--to", "frozen"]) == 0
+    names = {file.name for file in (run / "export" / "frozen").iterdir()}
+    assert {Path(path).name for path in synced[:-1]} == {*names, f".writing-frozen.{os.getpid()}"}
+    assert synced[-1] == str(run / "export")
 
 
 def test_a_frozen_graph_resizes_and_scales_inside(serving: Serving, tmp_path: Path):

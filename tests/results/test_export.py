@@ -27,9 +27,10 @@ def test_a_pair_between_two_names_gets_its_own_back(tmp_path: Path):
     folder(tmp_path / ".writing-model.123", "of another pair")
     (tmp_path / ".writing-run.json.123").touch()
     (tmp_path / ".writing-notes").touch()  # somebody else's
+    (tmp_path / ".before-best.notes").touch()
     mend(tmp_path / "best")
     tidy(tmp_path)
-    assert sorted(f.name for f in tmp_path.iterdir()) == [".writing-notes", "best"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == [".before-best.notes", ".writing-notes", "best"]
     assert (tmp_path / "best/model.index").read_text() == "old"
 
 

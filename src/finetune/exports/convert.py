@@ -1,18 +1,23 @@
-"""One export: written aside, compared with the pair in a process of its own, and only then renamed into place."""
+"""One export: written aside, compared with the pair in a process of its own, and only then synced into place."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from finetune.errors import UserError
 from finetune.exports import frozen_pb, onnx, savedmodel, tflite
 from finetune.exports.parity import difference, probe
 from finetune.exports.serving import Serving, read_serving
+from finetune.results import checkpoints, export
 from finetune.results.card import CARD, Card
 from finetune.start import without_chatter
 
@@ -21,6 +26,7 @@ WRITERS = {"savedmodel": savedmodel.write, "frozen": frozen_pb.write, "tflite": 
 # their own, which add up in another order.
 TOLERANCES = {"pair": 0.0, "savedmodel": 1e-6, "frozen": 1e-6, "tflite": 1e-4, "onnx": 1e-4}
 BATCHES_OF_ONE = ("tflite",)
+_SAID = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)]
 
 
 def convert(model: Path, card: Card, to: str, place: Path) -> list[str]:
@@ -30,24 +36,39 @@ def convert(model: Path, card: Card, to: str, place: Path) -> list[str]:
       UserError: the model does not fit the format, or would compute something else there; then nothing is left.
     """
     serving = read_serving(model, card)
-    aside = place.with_name(f".writing-{place.name}.{os.getpid()}")
+    aside = checkpoints.aside_of(place)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        described = _written(serving, model, to, aside)
+        with _storage(place):
+            export.mend(place)
+            checkpoints.tidy(place.parent, place.name)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            described = _written(serving, model, to, aside)
         examples = probe(serving, fixed_size=to in BATCHES_OF_ONE)
         off, count = difference(serving, examples, model, aside, to, described)
         if not off <= TOLERANCES[to]:
             what = f"the exported model is off by {off:.2g} on {count} examples, {TOLERANCES[to]:g} is the most"
             raise UserError("numerics", f"--to {to}", what, "nothing is left of it; please report this")
-        shutil.rmtree(place, ignore_errors=True)
-        os.rename(aside, place)
+        with _storage(place):
+            checkpoints.sync_all(aside)
+            export.take_place(aside, place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return [
         *_told(described, card, place),
         f"parity: max |Δ| {off:.2g} on {count} examples, in a process without finetune",
     ]
+
+
+@contextmanager
+def _storage(place: Path) -> Iterator[None]:
+    """Says of what the disk does not take that this is so; other errors of TensorFlow are no matter of the disk."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        if isinstance(error, tf.errors.OpError) and not any(said in error.message for said in _SAID):
+            raise
+        refused = checkpoints.cannot_be_written(place, error)
+        raise UserError("storage", refused.where, refused.what, "free some space, or write elsewhere: --out") from error
 
 
 def _written(serving: Serving, model: Path, to: str, folder: Path) -> dict[str, Any]:

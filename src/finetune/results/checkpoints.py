@@ -91,19 +91,22 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f".writing-{path.name}.{os.getpid()}")
 
 
-def is_aside(name: str) -> bool:
-    """Whether something of this name has not come to its place.
+def is_aside(name: str, of: str | None = None) -> bool:
+    """Whether something of this name has not come to its place, which is `of` if that is given.
 
-    >>> is_aside(".writing-recipe.yaml.4711"), is_aside("recipe.yaml")
-    (True, False)
+    >>> is_aside(".writing-recipe.yaml.4711"), is_aside("recipe.yaml"), is_aside(".writing-best.4711", "model")
+    (True, False, False)
     """
-    return re.fullmatch(r"\.writing-.+\.\d+", name) is not None
+    return re.fullmatch(rf"\.writing-{'.+' if of is None else re.escape(of)}\.\d+", name) is not None
 
 
-def tidy(folder: Path) -> None:
-    """Removes what processes that were killed left half written. No other may be writing there."""
-    for left in folder.iterdir() if folder.is_dir() else ():
-        if is_aside(left.name):
+def tidy(folder: Path, of: str | None = None) -> None:
+    """Removes what processes that were killed left half written, or of that what was to be `of`.
+
+    No other may be writing there.
+    """
+    for left in list(folder.iterdir()) if folder.is_dir() else ():
+        if is_aside(left.name, of):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
@@ -126,6 +129,16 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Makes all that is in a folder survive a loss of power, but not yet its name."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def write(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -189,8 +190,7 @@ def write_pair(
 ) -> None:
     """Writes a folder that is a complete pair: graph, checkpoint, a relative `checkpoint` file, and texts beside it.
 
-    The folder is made aside and renamed into place, so that there is the old one or the new one. Where the file system
-    has no exchange of two names there is neither for a moment; `mend` knows what a kill in it leaves.
+    There is the old one or the new one: see `take_place`.
     """
     aside = checkpoints.aside_of(folder)
     shutil.rmtree(aside, ignore_errors=True)
@@ -202,6 +202,15 @@ def write_pair(
         checkpoints.write_text(aside / name, text)
     digests = {file.name: manifests.digest_of(file) for file in sorted(aside.iterdir())}
     checkpoints.write_text(aside / f"{stem}{manifests.ENDING}", manifests.listing(digests))
+    take_place(aside, folder)
+
+
+def take_place(aside: Path, folder: Path) -> None:
+    """Puts a folder that was made aside, and synced, in the place of another one or of none.
+
+    There is the old one or the new one. Where the file system has no exchange of two names there is neither for a
+    moment; `mend` knows what a kill in it leaves.
+    """
     before = folder.with_name(f".before-{folder.name}.{os.getpid()}")
     if _exchanged(aside, folder):
         before = aside
@@ -223,8 +232,11 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def mend(folder: Path) -> None:
-    """Makes whole what a kill left of `write_pair`: the old pair, if it had its other name."""
-    for old in folder.parent.glob(f".before-{folder.name}.*"):
+    """Makes whole what a kill left of `take_place`: the old folder, if it had its other name."""
+    other = re.compile(rf"\.before-{re.escape(folder.name)}\.\d+")
+    for old in list(folder.parent.iterdir()) if folder.parent.is_dir() else ():
+        if not other.fullmatch(old.name):
+            continue
         if folder.exists():
             shutil.rmtree(old)
         else:
