@@ -204,6 +204,8 @@ def test_checkpoints_that_no_manifest_lists_are_never_deleted(tmp_path, path):
         '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": ["m-1.index"]}',
         '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-2.index": ""}}',
         '{"number": 1, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-1.index": "", "../notes": ""}}',
+        '{"number": 1, "saved": Infinity, "period": 1.0, "for_good": false, "files": {"m-1.index": ""}}',
+        "[" * 100000,
         '{"number": 1e999, "saved": 1.0, "period": 1.0, "for_good": false, "files": {"m-1.index": ""}}',
     ],
 )

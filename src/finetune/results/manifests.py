@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,9 +66,10 @@ def read(folder: Path, name: str) -> Manifest | None:
         files = {file: str(digest) for file, digest in said["files"].items()}
         times = float(said["saved"]), float(said["period"])
         found = Manifest(name, int(said["number"]), *times, files, bool(said["for_good"]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    return found if all(own.fullmatch(file) for file in files) else None
+    is_ours = all(own.fullmatch(file) for file in files) and all(math.isfinite(time) for time in times)
+    return found if is_ours else None
 
 
 def all_in(folder: Path, stem: str) -> list[Manifest]:
