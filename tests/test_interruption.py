@@ -64,7 +64,7 @@ def test_one_run_after_another_in_a_process_begins_with_a_request_that_the_one_b
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_where_something_is_it_waits_for_a_good_place(number: signal.Signals, by_default: None):
+def test_113_where_something_is_it_waits_for_a_good_place(number: signal.Signals, by_default: None):
     with heeding_signals() as interruption:
         interruption.wait()
         interruption.check()
@@ -75,7 +75,7 @@ def test_where_something_is_it_waits_for_a_good_place(number: signal.Signals, by
             interruption.check()
 
 
-def test_a_storm_of_signals_is_one_request(by_default: None):
+def test_113_a_storm_of_signals_is_one_request(by_default: None):
     with heeding_signals() as interruption:
         interruption.wait()
         for _ in range(200):
@@ -127,7 +127,7 @@ with heeding_signals() as interruption:
 
 
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
-def test_the_same_again_or_a_person_ends_it_in_the_middle_of_a_long_call(again: signal.Signals):
+def test_112_the_same_again_or_a_person_ends_it_in_the_middle_of_a_long_call(again: signal.Signals):
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -181,7 +181,7 @@ def _asked_to_end(folder: Path, at: str, number: signal.Signals, *words: str) ->
             process.kill()
 
 
-def test_a_run_that_is_asked_to_end_saves_and_goes_on_bit_identical(tmp_path: Path):
+def test_111_113_a_run_that_is_asked_to_end_saves_and_goes_on_bit_identical(tmp_path: Path):
     for place in ("asked", "whole"):
         (tmp_path / place).mkdir()
     words = ["train.steps=120", "train.epochs=null"]

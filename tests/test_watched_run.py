@@ -102,7 +102,7 @@ def left(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("words", [EARLY, BACK], ids=["early", "rollback"])
-def test_killed_at_many_moments_it_ends_as_if_nothing_had_been(
+def test_109_killed_at_many_moments_it_ends_as_if_nothing_had_been(
     words: list[str], recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with killed_at(None) as moments:
@@ -121,7 +121,9 @@ def test_killed_at_many_moments_it_ends_as_if_nothing_had_been(
     assert capsys.readouterr().out.startswith("finished: ")
 
 
-def test_a_nan_in_the_data_is_traced_to_the_example(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_128_a_nan_in_the_data_is_traced_to_the_example(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     words = [f"data.path={recipe.parent}/damaged.npz", "data.holdout=0", "checkpoint.every_steps=1"]
     assert train(recipe, tmp_path / "run", *words) == 4
     assert capsys.readouterr().err.splitlines() == [

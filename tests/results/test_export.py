@@ -47,7 +47,7 @@ def test_where_nothing_was_written_nothing_is_mended(tmp_path: Path):
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_a_pair_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool):
+def test_89_a_pair_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool):
     if not exchanges:
         monkeypatch.setattr(export, "_exchanged", lambda one, other: False)
     for value in (1.0, 2.0):

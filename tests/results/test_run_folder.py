@@ -33,7 +33,7 @@ def test_the_same_recipe_goes_on(folder: Path):
     assert not claim(folder, BEGUN.replace("SCHEDULE", "cosine")).changed
 
 
-def test_another_number_of_steps_is_another_run_where_the_rate_depends_on_it(folder: Path):
+def test_106_another_number_of_steps_is_another_run_where_the_rate_depends_on_it(folder: Path):
     longer = BEGUN.replace("10", "20")
     error = refusal(claim, folder, longer.replace("SCHEDULE", "cosine"))
     assert "train.steps: 10 there, 20 now" in str(error)
@@ -116,7 +116,7 @@ def test_a_key_that_the_run_did_not_know_had_its_default(folder: Path):
     assert "head.kind: 'linear' there, 'mlp' now" in str(refusal(claim, folder, "cut: fc7:0\nhead: {kind: mlp}\n"))
 
 
-def test_a_change_that_is_allowed_by_name_goes_on(folder: Path):
+def test_106_a_change_that_is_allowed_by_name_goes_on(folder: Path):
     changed = BEGUN.replace("SCHEDULE", "linear").replace("kind: linear", "kind: mlp")
     assert "with run.allow_change=[head.kind,train.schedule]" in str(refusal(claim, folder, changed))
     assert "1 keys differ" in str(refusal(claim, folder, changed, ["train.schedule"]))
@@ -132,7 +132,7 @@ def test_files_that_changed_are_named_and_may_be_allowed():
     check_same(record, {"data.path": {"a.jpg": "2"}}, ["data.path"])
 
 
-def test_other_conditions_are_told_of():
+def test_105_other_conditions_are_told_of():
     began = {"conditions": {"tensorflow": "2.20.0", "processor": "A", "cores": 2}}
     assert other_conditions(began, began["conditions"]) == []
     assert other_conditions({}, began["conditions"]) == []

@@ -69,7 +69,7 @@ def full_for(names: set[str], times: int) -> Callable[..., Any]:
     return save
 
 
-def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path, monkeypatch, capsys):
+def test_84_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path, monkeypatch, capsys):
     composed = compose(ALL_OF_IT)
     assert start(composed, tmp_path / "whole") == 0
     capsys.readouterr()
@@ -85,7 +85,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path, monkeypatch, ca
     assert ours == {name: values for name, values in undisturbed.items() if name not in lacking}
 
 
-def test_what_is_held_is_tried_again_while_nothing_newer_comes(tmp_path, monkeypatch):
+def test_84_what_is_held_is_tried_again_while_nothing_newer_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(keeping, "AGAIN", 0.0)
     monkeypatch.setattr(report.Report, "advance", lambda tell, loss: time.sleep(0.1))  # slower than the disk
     monkeypatch.setattr(checkpoints, "save", full_for({"model-3"}, 1))
@@ -94,14 +94,14 @@ def test_what_is_held_is_tried_again_while_nothing_newer_comes(tmp_path, monkeyp
     assert "saved step 3" in (tmp_path / "run/train.log").read_text()
 
 
-def test_at_the_end_the_run_waits_for_the_disk(tmp_path, monkeypatch):
+def test_84_at_the_end_the_run_waits_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "PAUSE", 0.01)
     monkeypatch.setattr(checkpoints, "save", full_for({"model-7"}, 5))
     assert start(compose(WORDS), tmp_path / "run") == 0
     assert "saved step 7" in (tmp_path / "run/train.log").read_text()
 
 
-def test_a_disk_that_stays_full_ends_the_run_and_what_was_saved_stays(tmp_path, monkeypatch):
+def test_84_a_disk_that_stays_full_ends_the_run_and_what_was_saved_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "PAUSE", 0.01)
     monkeypatch.setattr(patience, "PATIENCE", 0.1)
     real = checkpoints.save
