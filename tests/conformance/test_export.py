@@ -128,7 +128,7 @@ def test_the_pair_keeps_the_names_and_nothing_else_of_the_source(golden: Golden,
     source = source_of(golden)
     written = write(golden, source, tmp_path / "written")
     paths = sorted(path.name for path in written.folder.iterdir())
-    assert paths == ["checkpoint", "model.data-00000-of-00001", "model.index", "model.meta"]
+    assert paths == ["checkpoint", "model.data-00000-of-00001", "model.index", "model.manifest", "model.meta"]
     assert "/" not in (written.folder / "checkpoint").read_text()
 
     nodes = {node.name: node for node in metagraph.read(written.folder / "model.meta").graph_def.node}
