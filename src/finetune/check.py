@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from finetune.augmenting.augment_keys import settle
+from finetune.distributing.cluster import MODES
 from finetune.errors import UserError, refuse
 from finetune.keys import KINDS, instead_of
 from finetune.learning.monitor import GOALS, goal_of
@@ -76,6 +77,7 @@ def faults_in(recipe: Recipe) -> Faults:
     if recipe.eval.goal is not None:
         yield from _one_of("eval.goal", recipe.eval.goal, GOALS)
     yield from _raised(goal_of, recipe.eval.metric, recipe.eval.goal)
+    yield from _one_of("distribute", recipe.distribute, MODES)
     yield from _one_of("train.precision", recipe.train.precision, PRECISIONS)
     yield from _filled("source.path", recipe.source.path)
     yield from _filled("cut", recipe.cut)
@@ -135,6 +137,7 @@ def faults_in(recipe: Recipe) -> Faults:
     yield from _cache(recipe)
     yield from _one_of("engine.mode", recipe.engine.mode, ENGINES)
     yield from _number("engine.threads", recipe.engine.threads, least=1)
+    yield from _number("engine.gpus", recipe.engine.gpus, least=0)
     yield from _number("run.seed", recipe.run.seed, least=0)
     for key in recipe.run.allow_change:
         if key not in KINDS:

@@ -38,6 +38,7 @@ from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
+_WHO_AND_WHERE = ("recipe", "run.dir", "distribute", "run.workers", "run.worker")  # which make no other run
 
 OmegaConf.register_new_resolver("packaged", packaged.asset, replace=True)
 
@@ -68,7 +69,7 @@ def run_dir(name: str, overrides: Iterable[str]) -> str:
     >>> run_dir("vgg_2class", ["train.steps=3", "run.seed=1"]) == run_dir("vgg_2class", ["run.seed=1", "train.steps=3"])
     True
     """
-    telling = [word for word in overrides if _key(word) not in ("recipe", "run.dir") and not _for_hydra(word)]
+    telling = [word for word in overrides if _key(word) not in _WHO_AND_WHERE and not _for_hydra(word)]
     # Sorted by key only: of two values for one key the later one counts, so their order stays.
     text = "\n".join(sorted(telling, key=_key))
     return f"runs/{name}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}" if telling else f"runs/{name}"

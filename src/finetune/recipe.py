@@ -241,6 +241,7 @@ class Engine:
     mode: str = "auto"
     onednn: Optional[bool] = None  # its kernels for CPUs; None: by `mode`
     threads: Optional[int] = None  # None: by `mode`
+    gpus: Optional[int] = None  # so many, or the run is refused; 0: none, even if there are some; None: what there is
 
 
 @dataclass
@@ -252,6 +253,10 @@ class Run:
     # Keys, or groups of them, in which a run that goes on may differ from how it began; data.path and source.path stand
     # for files whose content has changed as well.
     allow_change: list[str] = field(default_factory=list)
+    # Several workers, where neither TF_CONFIG nor Slurm says who they are: HOST:PORT of each, the chief first, and
+    # which of them this process is.
+    workers: list[str] = field(default_factory=list)
+    worker: Optional[int] = None
     wait: bool = False  # for another process that is in the run folder, in the place of refusing to be a second one
 
 
@@ -276,6 +281,9 @@ class Recipe:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     cache: Cache = field(default_factory=Cache)
     engine: Engine = field(default_factory=Engine)
+    # none; mirrored: all GPUs of this machine; multi_worker: several processes; auto: whichever of these there is.
+    # train.batch_size is that of all together.
+    distribute: str = "auto"
     run: Run = field(default_factory=Run)
 
 

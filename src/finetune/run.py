@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from finetune.calibrating.calibration import choose
+from finetune.distributing.cluster import Cluster, find_cluster, warning
+from finetune.errors import UserError
 from finetune.interruption import Interruption
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import run_folder
 from finetune.results.lock import alone_in
 from finetune.results.run_folder import RunFolder
+from finetune.running.bystanding import beside_the_chief
 from finetune.start import start_tensorflow
 from finetune.surgery.source import read_values
 
@@ -40,16 +44,25 @@ def run(
     interruption = interruption or Interruption()
     interruption.begin()  # a job before this one, of a sweep, may have been asked to end
 
-    # ---- Is there anything to do, and is nobody else doing it?
+    # ---- Is there anything to do, and is nobody else doing it? Of several workers one has the folder, and writes.
+    cluster = find_cluster(recipe.distribute, recipe.run.workers, recipe.run.worker, os.environ)
+    if cluster is not None and (find_rate or dry_run):
+        what = f"this is {cluster.said}, and a search or a rehearsal needs one"
+        raise UserError("recipe", "distribute", what, "add distribute=none, and start it once")
+    for line in warning(recipe.distribute, os.environ):
+        print(line)
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml, recipe.run.allow_change)
     if folder.is_finished and not find_rate:
         return _say_finished(folder)
+    if cluster is not None and not cluster.is_chief:
+        with beside_the_chief(cluster) as own:
+            return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, cluster, own)
     with nullcontext() if dry_run else alone_in(folder.path, recipe.run.wait, check=interruption.check):
         # Another process may have been in it until now.
         folder = run_folder.claim(folder.path, recipe_yaml, recipe.run.allow_change)
         if folder.is_finished and not find_rate:
             return _say_finished(folder)
-        return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption)
+        return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, cluster, folder)
 
 
 def _say_finished(folder: RunFolder) -> int:
@@ -69,28 +82,36 @@ def _go(
     find_rate: bool,
     dry_run: bool,
     interruption: Interruption,
+    cluster: Cluster | None,
+    own: RunFolder,
 ) -> int:
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
     plan = make_plan(recipe)
     run_folder.check_same(folder.record, plan.digests, recipe.run.allow_change)
 
     # ---- How TensorFlow is to compute, for it is told before it starts. A run that goes on computes as it began.
-    engine = choose(recipe, plan, recipe_yaml, folder.record, may_measure=not (find_rate or dry_run))
+    engine = choose(recipe, plan, recipe_yaml, folder.record, may_measure=not (find_rate or dry_run or cluster))
     recipe = replace(recipe, train=replace(recipe.train, xla=engine.setting.xla))
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
-    started = start_tensorflow(engine)
+    started = start_tensorflow(engine, wakes=cluster is None, gpus=recipe.engine.gpus)
+    from finetune.distributing.joining import check_alike, join
     from finetune.engine.proof import prove
     from finetune.running import beginning, ending, keeping, rehearsal, training
     from finetune.running.rate_search import search
     from finetune.running.session import open_session
     from finetune.running.space import check_space
 
+    # ---- The other workers, if there are any, who have to be about the same.
+    with interruption.deaf():
+        team = join(recipe.distribute, cluster)
+
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
     saved = None if find_rate else keeping.newest(folder, plan)
     kept = run_folder.kept(folder.record, plan.phases) if saved else {}
-    session = open_session(recipe, plan, pretrained, saved, kept, interruption)
+    session = open_session(recipe, plan, pretrained, saved, kept, interruption, team)
+    check_alike(team, recipe, plan.digests, 0 if saved is None else saved.step)
     if find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0
@@ -108,8 +129,8 @@ def _go(
     # ---- The run folder, the first lines, and at step 0 the baselines. Who asks it to end now waits for a save.
     interruption.wait()
     with closing(session):
-        telling = beginning.open_folder(session, folder, saved, started, proof, recipe_yaml, overrides)
-        with closing(telling) as tell, closing(keeping.Keeper(folder, tell.line)) as keeper:
+        telling = beginning.open_folder(session, own, saved, started, proof, recipe_yaml, overrides)
+        with closing(telling) as tell, closing(keeping.Keeper(own, tell.line, folder)) as keeper:
             if saved is None:
                 beginning.look_before(session, keeper, tell)
             else:
@@ -117,5 +138,5 @@ def _go(
 
             # ---- Train, then write the pair, look at it once more, and say what came out.
             last = training.train(session, keeper, tell)
-            ending.finish(session, folder, tell, last)
+            team.told(lambda: ending.finish(session, own, tell, last))
     return 0

@@ -29,6 +29,8 @@ from finetune.surgery.source import Kind
 Loader = Callable[..., Mapping[str, Any]]
 Batch = tuple[Mapping[str, Any], Mapping[str, Any], Any]  # inputs by field, targets by head, indices
 
+WHOLE = (0, 1)  # the share of a batch that one worker reads who is alone
+
 _AHEAD = 2  # batches that are prepared while one is computed
 _TOGETHER = 16  # steps whose examples are chosen at once
 
@@ -41,9 +43,12 @@ def order(step: int, batch_size: int, count: int, seed: int) -> Any:
     return _ordered(_positions(step, batch_size), count, seed)[0]
 
 
-def _positions(step: Any, batch_size: int, steps: Any = 1) -> Any:
-    """The places in the endless stream that some steps take, the first of them counted from 0."""
-    return tf.cast(step, tf.int64) * batch_size + tf.range(tf.cast(steps, tf.int64) * batch_size, dtype=tf.int64)
+def _positions(step: Any, batch_size: int, steps: Any = 1, share: tuple[int, int] = WHOLE) -> Any:
+    """The places in the endless stream that some steps take, or a worker's share of each; they are counted from 0."""
+    number, of = share
+    size = batch_size // of
+    first = (tf.cast(step, tf.int64) + tf.range(tf.cast(steps, tf.int64))) * batch_size + number * size
+    return tf.reshape(first[:, None] + tf.range(size, dtype=tf.int64), [-1])
 
 
 def _ordered(position: Any, count: int, seed: int) -> tuple[Any, Any]:
@@ -95,10 +100,12 @@ def training_batches(
     mixing: Mixing | None = None,
     views: int | None = None,
     ends: Sequence[int] | None = None,
+    share: tuple[int, int] = WHOLE,
 ) -> Iterator[Batch]:
     """(inputs, targets, indices) of steps `start` to `stop`, each with `batch_size` examples.
 
     Args:
+      share: which part of each batch is wanted, and of how many equal ones.
       members: the indices of each class, where classes are balanced.
       varied: whether the loader gets a seed for each example and epoch.
       mixing: how the examples of a batch are mixed; targets of one class become distributions then.
@@ -108,8 +115,11 @@ def training_batches(
         not mixed; None for a batch a step.
     """
 
+    read = WHOLE if mixing is not None else share  # what is mixed with what must not depend on who reads it
+    size = batch_size // read[1]
+
     def places(step: Any, last: Any) -> Any:
-        position = _positions(step, batch_size, last - step)
+        position = _positions(step, batch_size, last - step, read)
         if members is None:
             indices, epochs = _ordered(position, len(examples), seed)
         else:
@@ -121,7 +131,7 @@ def training_batches(
 
     def places_of_each(steps: Any) -> Any:
         found = places(steps[0], steps[-1] + 1)
-        return tuple(tf.reshape(rows, [-1, batch_size, *rows.shape[1:]]) for rows in found)
+        return tuple(tf.reshape(rows, [-1, size, *rows.shape[1:]]) for rows in found)
 
     steps = tf.data.Dataset.range(start, stop)
     if ends is None:  # many at once, for each takes a score of small ops
@@ -129,11 +139,13 @@ def training_batches(
     else:
         firsts = np.array([start, *ends[:-1]], np.int64)[: len(ends)]
         chosen = tf.data.Dataset.from_tensor_slices((firsts, np.array(ends, np.int64))).map(places)
-    loaded = _loaded(examples, load, chosen, batch_size)
+    loaded = _loaded(examples, load, chosen, size)
     if mixing is not None:
+        number, each = share[0], batch_size // share[1]
 
         def mixed(batch: Batch, step: Any) -> Batch:
-            return (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
+            made = (*mix(batch[0], batch[1], batch_seed(seed, step), mixing), batch[2])
+            return tf.nest.map_structure(lambda rows: rows[number * each : (number + 1) * each], made)
 
         loaded = tf.data.Dataset.zip((loaded, steps)).map(mixed, num_parallel_calls=_AHEAD)
     return _naming_files(loaded, examples, load)

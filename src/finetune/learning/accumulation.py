@@ -9,7 +9,7 @@ import tensorflow as tf
 
 Program = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-_ROWS = ("input/", "target/")  # arguments that have a row for each example
+ROWS = ("input/", "target/")  # arguments that have a row for each example
 
 
 def in_portions(program: Program, count: int) -> Program:
@@ -52,6 +52,6 @@ def portions(arguments: Mapping[str, Any], count: int) -> Iterator[dict[str, Any
 
 def portion(arguments: Mapping[str, Any], number: int, count: int) -> dict[str, Any]:
     """The rows of one of `count` portions, counted from 0."""
-    rows = {name: value for name, value in arguments.items() if name.startswith(_ROWS)}
+    rows = {name: value for name, value in arguments.items() if name.startswith(ROWS)}
     size = {name: len(value) // count for name, value in rows.items()}
     return {name: value[number * size[name] : (number + 1) * size[name]] for name, value in rows.items()}

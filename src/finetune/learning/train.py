@@ -213,11 +213,12 @@ class Clock:
 
     every_steps: int | None = None
     every_minutes: float | None = None
+    agreed: Callable[[bool], bool] = bool  # whether it is time for all, if it is for this worker
 
     def due(self, step: int, since: float, now: float) -> bool:
         """Whether it is time, `since` being when it was last done (seconds)."""
         by_steps = self.every_steps is not None and step % self.every_steps == 0
-        return by_steps or (self.every_minutes is not None and now - since >= self.every_minutes * 60)
+        return by_steps or self.agreed(self.every_minutes is not None and now - since >= self.every_minutes * 60)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ HARMLESS = (
     "run.dir",
     "run.wait",
     "run.allow_change",
+    "run.workers",
+    "run.worker",
+    "distribute",
     "train.steps",
     "train.epochs",
     "train.log_every_steps",
@@ -43,6 +46,7 @@ HARMLESS = (
     "checkpoint.",
 )
 HARMLESS += ("train.stop_early", "train.on_nan", "cache.mode", "cache.dir", "cache.max_gb")
+WHO_AND_WHERE = ("run.dir", "run.wait", "run.allow_change", "run.workers", "run.worker", "distribute")
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
 LENGTHS = ("train.steps", "train.epochs")  # where a schedule falls towards the last step they are not harmless
@@ -120,7 +124,7 @@ def claim(path: Path, recipe_yaml: str, allowed: Sequence[str] = ()) -> RunFolde
         names = ",".join(dict.fromkeys(key for key, _, _ in harmful[:3]))
         todo = f"name another run.dir, or go on all the same with run.allow_change=[{names}]"
         raise UserError("recipe", "run.dir", what, todo, *shown)
-    changes = [c for c in changes if c[0] not in ("run.dir", "run.wait", "run.allow_change")]
+    changes = [c for c in changes if c[0] not in WHO_AND_WHERE]
     return RunFolder(path, record, bool(changes))
 
 
@@ -227,7 +231,7 @@ def check_same(
             raise UserError("data" if key == "data.path" else "source", key, what, todo)
 
 
-def conditions() -> dict[str, Any]:
+def conditions(workers: int = 1) -> dict[str, Any]:
     """What the bits of a run depend on, beside its recipe and its engine."""
     machine = this_machine()
     return {
@@ -238,6 +242,7 @@ def conditions() -> dict[str, Any]:
         "its instructions": machine.flags,  # processors of several kinds may have one name
         "cores": machine.cores,
         "GPU": ", ".join(machine.gpus) or "none",
+        "workers": workers,
         **{name: os.environ.get(name, "unset") for name in _ENVIRONMENT},
     }
 
@@ -255,7 +260,7 @@ def other_conditions(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [said] if changed else []
 
 
-def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> dict[str, Any]:
+def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any, workers: int = 1) -> dict[str, Any]:
     """What made this run: enough to make it again. `proof`: a dataclass, of its load; None if there is none."""
     packages = ("finetune", "tensorflow", "keras", "numpy", "hydra-core")
     return {
@@ -270,7 +275,7 @@ def provenance(plan: Plan, seed: int, overrides: Sequence[str], proof: Any) -> d
             "held_out": len(plan.held_out),
             "classes": {task.name: list(task.classes) for task in plan.tasks},
         },
-        "conditions": conditions(),
+        "conditions": conditions(workers),
         "proof": asdict(proof) if proof else None,
         "seed": seed,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from finetune.distributing import joining
 from finetune.engine.proof import Proof
 from finetune.examples import duplicates
 from finetune.learning.course import unreached
@@ -29,6 +31,7 @@ def lines(session: Session, saved: Loaded | None, started: Started, proof: Proof
     return [
         *report.opening(plan, model, saved, started, proof),
         *report.numerics(session.recipe.train, model, len(state.averages), started),
+        *joining.said(session.team),
         *state.said,
         *session.said,
         *kept,
@@ -51,7 +54,7 @@ def open_folder(
         export.mend(pair)
     run_folder.prepare(folder, recipe_yaml)
     record = folder.record or {
-        **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof),
+        **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof, session.team.workers),
         **report.variable_record(plan, model),
         "engine": started.record(),
     }
@@ -60,7 +63,8 @@ def open_folder(
     tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
     if saved and not folder.record:
         tell.line(f"warning: {run_folder.RECORD} is gone: source, data and machine are compared with nothing")
-    for line in [*lines(session, saved, started, proof), *run_folder.other_conditions(record, run_folder.conditions())]:
+    changed = run_folder.other_conditions(record, run_folder.conditions(session.team.workers))
+    for line in [*lines(session, saved, started, proof), *changed]:
         tell.line(line)
     keeping.write_graph(session, folder)
     # What was told of a run that begins is taken back where it begins again; the picture comes last.
@@ -76,7 +80,7 @@ def look_before(session: Session, keeper: Keeper, tell: Report) -> None:
     tell.part = session.phase.name
     fill_both(session.frozen_part, tell, session.interruption.check)
     training.evaluate(session, keeper, tell, 0)
-    if found := looking.probe(session):
+    if found := session.team.told(partial(looking.probe, session)):
         tell.scalars("probe", 0, found)
     tell.training(session.seen_in_training())
     if session.recipe.train.on_nan == "rollback":

@@ -64,6 +64,9 @@ class Work:
 class Keeper:
     """Writes beside the training what a run keeps, as it is when it is asked to.
 
+    Where `run`, the folder with the checkpoints to go on from, is not its own, another worker writes, and this one only
+    checks.
+
     What the disk does not take is held, and tried again until something newer takes its place: the training goes on.
     Any other error is told of after the next step, or where it is asked again: `save`, `keep_best`, `try_again` and
     `wait` raise it.
@@ -72,8 +75,11 @@ class Keeper:
     of: no save waits for a pair, and a run that goes on from there writes it.
     """
 
-    def __init__(self, folder: RunFolder, tell: Callable[[str], None] = lambda line: None):
-        self.folder = folder
+    def __init__(
+        self, folder: RunFolder, tell: Callable[[str], None] = lambda line: None, run: RunFolder | None = None
+    ):
+        self.folder, self.run = folder, run or folder
+        self._writes = self.run is folder
         self._tell = tell
         self._beside = Beside()
         self._frozen: tuple[str, FrozenShard | None] = "", None
@@ -87,6 +93,8 @@ class Keeper:
           NonFinite: there is something in it that is not.
         """
         check_sound(session, step)
+        if not self._writes:
+            return
         state, asked = session.state, session.recipe.checkpoint
         # Slices of one variable stay together, and a matrix that adapters are merged into changes.
         frozen = state.frozen.keys() - session.pieces.keys() - _adapted(session)
@@ -106,11 +114,12 @@ class Keeper:
     def keep_best(self, session: Session, evaluated: Mapping[str, float]) -> None:
         """The model as it is now, for others; `evaluated` are a step and what an evaluation gave then."""
         check_sound(session, int(evaluated["step"]))
-        self._keep_best(session, evaluated, _as_they_are(session.merged(session.state.judged())))
+        if self._writes:
+            self._keep_best(session, evaluated, _as_they_are(session.merged(session.state.judged())))
 
     def take_up(self, session: Session, saved: Loaded) -> None:
         """Writes the best pair that a checkpoint owes, if it owes one."""
-        if EVALUATED in saved.values:
+        if EVALUATED in saved.values and self._writes:
             evaluated = json.loads(bytes(saved.values[EVALUATED].item()))
             owed = {name.removeprefix(OWED): value for name, value in saved.values.items() if name.startswith(OWED)}
             self._keep_best(session, evaluated, {**session.pretrained, **owed})

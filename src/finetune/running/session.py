@@ -16,12 +16,14 @@ from finetune.augmenting.augment_keys import settle
 from finetune.augmenting.mixing import Mixing, make_mixing
 from finetune.bits import digest
 from finetune.calibrating.work import BACKWARD, operations_of
+from finetune.distributing.team import ALONE, Team
 from finetune.engine import lora
 from finetune.engine.graft import OLD, Model, check_gradients, graft, pair_graph, regraft
 from finetune.engine.heads import initial_values
 from finetune.engine.old_head import make_old_head
 from finetune.engine.reuse import with_old_rows
 from finetune.engine.rows import check_sizes
+from finetune.errors import UserError
 from finetune.examples import batches
 from finetune.examples.data import Examples
 from finetune.interruption import Interruption
@@ -63,6 +65,7 @@ class Session:
     old_head: Callable[[Values], Values] | None
     said: list[str]  # of sizes that were changed, and rows that were taken over
     interruption: Interruption
+    team: Team
     start: int
     stop: int
     standing: Standing
@@ -72,6 +75,7 @@ class Session:
     frozen_part: FrozenPart | None = field(init=False, default=None)
     state: State = field(init=False)
     share: Callable[[int], float] | None = field(init=False)
+    made: int = field(init=False, default=0)  # the last step that was made
 
     @property
     def rules(self) -> monitor.Rules:
@@ -136,7 +140,7 @@ class Session:
     def whole(self) -> Session:
         """The same with a model of all of the source, to which nothing is an input but the source's own."""
         whole = copy(self)
-        whole.model, whole.frozen_part = regraft(self.model, self.model.variants), None
+        whole.model, whole.frozen_part, whole.team = regraft(self.model, self.model.variants), None, ALONE
         return whole
 
     def close(self) -> None:
@@ -154,6 +158,8 @@ class Session:
         However many there are, the bits are the same.
         """
         part, train = self.frozen_part, self.recipe.train
+        if self.team.replicas > 1:  # after a worker was lost, all know which step was the last
+            return 1
         if train.accumulate > 1 or self.state.scale is not None or self.model.teacher is not None:
             return 1
         if part is not None and (part.read(training=True) is None or (train.xla and not part.part.is_to_the_cut)):
@@ -181,10 +187,11 @@ class Session:
         part, views = self.frozen_part, self.recipe.cache.views
         words = start, stop, *self._portion, self.plan.members
         if part is not None and (read := part.read(training=True)) is not None:
-            made = batches.training_batches(*read, *words, views=views, ends=ends)
+            made = batches.training_batches(*read, *words, views=views, ends=ends, share=self.team.share)
         else:
             examples = self.plan.training, self._loader(self.plan.training)
-            made = batches.training_batches(*examples, *words, self.varied, self.mixing, views, ends)
+            how = self.varied, self.mixing, views, ends, self.team.share
+            made = batches.training_batches(*examples, *words, *how)
             made = made if part is None else part.through(made, training=True)
         return made if self.model.teacher is None else with_old_logits(made, self.model.teacher, self.pretrained, OLD)
 
@@ -244,7 +251,7 @@ class Session:
         drawn = anchors(
             learning, self.pretrained, self.model.new_variables, self.plan.l2_sp(train, learning), train.l2_head
         )
-        return penalised(self.model.step, drawn)
+        return penalised(self.team.across(self.model.step), drawn)
 
     def stride_with(self, share: Callable[[int], float] | None, ema: float | None = None) -> Stride:
         """Steps as above, as many at once as may be."""
@@ -271,6 +278,18 @@ class Session:
         return self.loaders[examples is self.plan.held_out]
 
 
+def _check_shares(recipe: Recipe, plan: Plan, replicas: int) -> None:
+    if replicas == 1:
+        return
+    if plan.source.batch_size is not None:
+        what = f"the source takes exactly {plan.source.batch_size} examples at once, and {replicas} replicas share them"
+        raise UserError("recipe", "distribute", what, "set distribute=none")
+    if plan.portion % replicas:
+        near = max(1, round(plan.portion / replicas)) * replicas * recipe.train.accumulate
+        what = f"{plan.portion} examples cannot be shared equally by {replicas} replicas"
+        raise UserError("recipe", "train.batch_size", what, f"take {near}")
+
+
 def open_session(
     recipe: Recipe,
     plan: Plan,
@@ -278,6 +297,7 @@ def open_session(
     saved: Loaded | None = None,
     kept: Mapping[str, Sequence[str]] = MappingProxyType({}),
     interruption: Interruption | None = None,
+    team: Team = ALONE,
 ) -> Session:
     """Grafts the heads, and begins with fresh values or goes on from a checkpoint in the phase that it was in.
 
@@ -285,10 +305,13 @@ def open_session(
       kept: the tensors that the run keeps of each phase that it has begun, none for nothing.
       interruption: what tells whether the run was asked to end.
 
+      team: the workers that make the run.
+
     Raises:
-      UserError: the recipe does not fit the source, or the checkpoint not the recipe.
+      UserError: the recipe does not fit the source or the workers, or the checkpoint not the recipe.
     """
     train, seed, source = recipe.train, recipe.run.seed, plan.source
+    _check_shares(recipe, plan, team.replicas)
     start = 0 if saved is None else saved.step
     standing = Standing() if saved is None else standing_in(saved.values)
     # An evaluation may have ended the run before its last step.
@@ -327,6 +350,7 @@ def open_session(
         old_head=old_head,
         said=[*sized, *reused],
         interruption=interruption or Interruption(),
+        team=team,
         start=start,
         stop=start if is_over else max(start, plan.steps),
         standing=standing,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from finetune.distributing.team import LEAVE, SAVE
+from finetune.errors import UserError
 from finetune.examples import batches
 from finetune.interruption import Interrupted
-from finetune.judging.evaluate import metrics
+from finetune.judging.evaluate import Evaluation, metrics
 from finetune.learning import monitor
 from finetune.learning.state import check_frozen
 from finetune.learning.train import Actions, Clock, NonFinite, loop, strides
@@ -36,9 +38,15 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
         try:
             step = _train_phase(session, keeper, tell, step)
         except NonFinite as bad:
-            keeper.wait(session.interruption)
-            step = go_back(session, keeper.folder, tell, bad)
+            session.team.told(partial(keeper.wait, session.interruption))
+            step = go_back(session, keeper.run, tell, bad)
             continue
+        except UserError as error:
+            if not (lost := session.team.lost(error.__cause__)):
+                raise
+            session.interruption.by = lost
+            save(session, keeper, tell, session.made)
+            keeper.leave(session.interruption)
         if step == session.stop or monitor.ends(session.state.watch, session.rules):
             keeper.wait(session.interruption)
             return step
@@ -52,7 +60,7 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
 def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> int:
     """The steps of the phase under way that are still to be made; gives the number of the last one."""
     recipe, plan, phase, standing = session.recipe, session.plan, session.phase, session.standing
-    folder = keeper.folder
+    folder, team, session.made = keeper.folder, session.team, step
     leave = partial(keeper.leave, session.interruption)
     surely = partial(patiently, tell.line, leave)
     tell.part = phase.name
@@ -70,7 +78,7 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
     end = session.stop if phase.last is None else min(session.stop, phase.last)
     every = recipe.eval.every_steps or plan.steps_per_epoch(recipe.train.batch_size)
     evaluation = Clock(every if len(plan.held_out) else None)  # or strides would end there for nothing
-    checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
+    checkpoints = Clock(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes, partial(team.wish, SAVE))
     longest = session.longest_stride
     # A line of the log that has more steps than a call is told when its last step is made.
     told = recipe.train.log_every_steps if recipe.train.log_every_steps >= longest else None
@@ -84,8 +92,8 @@ def _train_phase(session: Session, keeper: Keeper, tell: Report, step: int) -> i
             log=partial(_log, session, tell),
             evaluate=partial(_evaluate, session, keeper, tell),
             save=partial(save, session, keeper, tell),
-            advance=partial(_advance, keeper, tell),
-            leaves=lambda: bool(session.interruption.by),
+            advance=partial(_advance, session, keeper, tell),
+            leaves=partial(_leaves, session),
         ),
         log_every=recipe.train.log_every_steps,
         evaluation=evaluation,
@@ -112,8 +120,13 @@ def evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
     asked, held_out, phase = session.recipe.eval, session.plan.held_out, session.phase
     if not len(held_out):
         return session.standing.is_over(phase, step)
-    evaluations = looking.evaluations(session)
-    found = metrics(evaluations, asked.metrics)
+    evaluations: dict[str, Evaluation] = {}
+
+    def look() -> dict[str, float]:
+        evaluations.update(looking.evaluations(session))
+        return metrics(evaluations, asked.metrics)
+
+    found = session.team.told(look)  # by the chief alone, or processors of two kinds might conclude two things
     before = session.state.watch
     value = monitor.value_of(asked.metric, found)
     now = monitor.seen(before, session.rules, step, value) if step else before  # an untrained head is no result
@@ -136,12 +149,21 @@ def save(session: Session, keeper: Keeper, tell: Report, step: int) -> None:
     keeper.save(session, step, partial(tell.line, f"saved step {step}"))
 
 
-def _advance(keeper: Keeper, tell: Report, loss: float) -> None:
+def _leaves(session: Session) -> bool:
+    """Whether all leave here, for one of the workers was asked to."""
+    if leaves := session.team.wish(LEAVE, bool(session.interruption.by)):
+        session.interruption.by = session.interruption.by or "a signal to another worker"
+    return leaves
+
+
+def _advance(session: Session, keeper: Keeper, tell: Report, loss: float) -> None:
+    session.made += 1
     tell.advance(loss)
     keeper.try_again()
 
 
 def _log(session: Session, tell: Report, step: int, found: Mapping[str, float]) -> None:
     share = session.share
+    found = {**found, "examples_per_second": found["examples_per_second"] * session.team.workers}
     changing = {} if share is None else {"learning_rate": session.phase.train.learning_rate * share(step)}
     tell.scalars("train", step, {**found, **changing})
