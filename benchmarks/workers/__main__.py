@@ -2,9 +2,9 @@
 
     python -m benchmarks.workers FOLDER && python -m benchmarks.workers.table
 
-On a machine of two cores that cannot show that more workers are faster. What it shows is what they cost: each count of workers
-computes one batch together, and then as many processes that know nothing of each other compute their shares of it at the
-same time. The cores are as busy, so the difference is what the workers say to each other. Takes some minutes.
+On a machine of two cores that cannot show that more workers are faster. What it shows is what they cost: each count of
+workers computes one batch together, and then as many processes that know nothing of each other compute their shares of
+it at the same time. The cores are as busy, so the difference is what the workers say to each other. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def variables(run: Path) -> dict[str, np.ndarray]:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """Of each count of workers: a step together, one of as many that are alone, and how far the result is from one's."""
+    """Of each count of workers a step together, one of as many that are alone, and how far the result is from one's."""
     net = NETS["demo"]
     make(folder, net, EXAMPLES)
     recipe = folder / "workers.yaml"
