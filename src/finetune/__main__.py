@@ -28,6 +28,7 @@ examples:
   python -m finetune evaluate runs/vgg_2class new_images
   python -m finetune export runs/vgg_2class --to savedmodel
   python -m finetune report runs
+  python -m finetune submit recipe=vgg_2class cluster=slurm cluster.time=4:00:00
 
 A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of the overrides if there are any).
 The same command again continues that run.
@@ -53,7 +54,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune import __version__, recipe_files
-from finetune.errors import UserError, printable, refuse
+from finetune.errors import UserError, printable
 from finetune.interruption import REQUEUE, Interrupted, Interruption, heeding_signals, ignore_signals
 from finetune.large_pages import restart_with_them
 from finetune.names import did_you_mean
@@ -174,6 +175,7 @@ VERBS = {
     "export": ("finetune.exporting", "export", "hand a finished run on as a SavedModel, TFLite, ONNX …"),
     "predict": ("finetune.predicting", "predict", "print what a finished run says of new images or rows"),
     "extract": ("finetune.extracting", "extract", "write the features at the cut to a file"),
+    "submit": ("finetune.submitting", "submit", "let a cluster train: Slurm, Kubernetes, or a process that stays here"),
     "report": ("finetune.reporting", "report", "write the page of a run, or one for several"),
 }
 
@@ -196,11 +198,9 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _start(composed: Composed, interruption: Interruption, *instead: str) -> int:
-    from finetune.check import faults_in
-    from finetune.plan import beside
+    from finetune.check import check_with_all
 
-    if faults := list(faults_in(composed.recipe)):
-        refuse([*faults, *beside(faults, composed.recipe)])
+    check_with_all(composed.recipe)
     from finetune.run import run
 
     log = None if instead else Path(composed.recipe.run.dir or ".") / "train.log"

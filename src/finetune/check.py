@@ -60,6 +60,18 @@ def check(recipe: Recipe) -> None:
     refuse(faults_in(recipe))
 
 
+def check_with_all(recipe: Recipe) -> None:
+    """Refuses what `check` refuses, and says beside it what is wrong with source and examples.
+
+    Raises:
+      UserError: as above.
+    """
+    if faults := list(faults_in(recipe)):
+        from finetune.plan import beside
+
+        refuse([*faults, *beside(faults, recipe)])
+
+
 def faults_in(recipe: Recipe) -> Faults:
     """What `check` refuses, one after the other."""
     if recipe.heads and recipe.head != Head():

@@ -61,6 +61,27 @@ def compose(words: list[str]) -> Composed:
     return _compose(_prepared(words), words)
 
 
+def compose_each(words: list[str]) -> list[Composed]:
+    """The recipes of a sweep, one for each combination of the values.
+
+    Raises:
+      UserError: as `compose`; or the values are not given, but to be chosen.
+    """
+    jobs = _jobs(_prepared(words, sweep=True))
+    if not jobs:
+        what = "chooses values as it goes, and these jobs are submitted at once"
+        raise UserError("recipe", "--multirun", what, "give the values: key=1e-2,1e-3")
+    return [_compose(job, job) for job in jobs]
+
+
+def anchored(composed: Composed) -> Composed:
+    """The same run, said from any folder: with the whole path of its run folder."""
+    recipe, config = composed.recipe, OmegaConf.create(composed.yaml)
+    config.run.dir = os.path.abspath(recipe.run.dir or ".")
+    there = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=config.run.dir))
+    return Composed(there, OmegaConf.to_yaml(config), composed.overrides)
+
+
 def run_dir(name: str, overrides: Iterable[str]) -> str:
     """Where a run lies if the recipe does not say: a function of its name and its overrides, never of the clock.
 

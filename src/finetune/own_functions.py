@@ -30,6 +30,15 @@ def is_path(text: str) -> bool:
     return ":" in text or "." in text
 
 
+def module_of(path: str) -> str:
+    """The module of a function's path.
+
+    >>> module_of("mine:gated"), module_of("mine.heads.gated")
+    ('mine', 'mine.heads')
+    """
+    return path.rpartition(":")[0] if ":" in path else path.rpartition(".")[0]
+
+
 def find(path: str, key: str, code: str = "recipe") -> Callable[..., Any]:
     """The function that `module:function` or `module.function` names, looked for from the current folder on.
 
@@ -39,11 +48,12 @@ def find(path: str, key: str, code: str = "recipe") -> Callable[..., Any]:
     Raises:
       UserError: of the code, there is none.
     """
-    module, _, name = path.rpartition(":") if ":" in path else path.rpartition(".")
+    module = module_of(path)
+    name = path[len(module) + 1 :]
     if not module or not name:
         raise UserError(code, key, f"'{path}' names no function", "write module:function")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        sys.path.insert(1, os.getcwd())  # behind the folder that was started: a job's has the modules as they were
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -9,6 +9,11 @@ from finetune.names import did_you_mean
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def is_checkout() -> bool:
+    """Whether the package is run where people change it: from a checkout, or an editable install of one."""
+    return configs() != _PACKAGE / "configs"
+
+
 def configs() -> Path:
     """The folder that composing starts from."""
     return _ours("configs")

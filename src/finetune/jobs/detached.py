@@ -1,0 +1,50 @@
+"""A job as a process of this machine that nobody has to wait for: it outlives the terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from finetune.jobs import job_folder
+from finetune.jobs.job_folder import SCRIPT, Job
+from finetune.jobs.states import State
+
+
+def hand_over(folder: Path) -> str:
+    """Starts the script of a job; gives the number of its process."""
+    # A shell that starts it and ends, so that it is nobody's child, in a session without a terminal.
+    command = ["bash", "-c", 'bash "$0" > /dev/null 2>&1 < /dev/null & echo $!', str(folder / SCRIPT)]
+    started = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True)
+    return started.stdout.strip()
+
+
+def states(job: Job) -> dict[int, State] | None:
+    """What each task of a job does; None for one of another machine."""
+    if job.host != os.uname().nodename:
+        return None
+    whole = _is_alive(int(job.id), job.folder)
+    found: dict[int, State] = {}
+    for task in range(len(job.runs)):
+        told = job_folder.events(job.folder, task)
+        runs = told.process is not None and _is_alive(told.process, job.folder)
+        begins = whole and (told.starts == 0 or told.goes_on)
+        found[task] = State(waits=begins and not runs, runs=runs, why=job.host if runs else "")
+    return found
+
+
+def cancel(job: Job) -> None:
+    """Asks what runs to save and to end; the others see that they are not to begin."""
+    for task in range(len(job.runs)):
+        process = job_folder.events(job.folder, task).process
+        if process is not None and _is_alive(process, job.folder):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGUSR1)
+
+
+def _is_alive(process: int, folder: Path) -> bool:
+    """Whether a process is there and is still the script of this job: numbers are given again."""
+    seen = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return str(folder / SCRIPT) in seen.stdout

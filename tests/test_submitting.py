@@ -1,0 +1,345 @@
+"""Submitting: what is refused, what is frozen, and what is told of it; with programs in the place of Slurm's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune import packaged
+from finetune.__main__ import main
+from finetune.compose import compose_each
+from tests.test_run import everything, logged
+
+SUBMIT = ["submit", "recipe=vgg_2class"]
+
+SBATCH = """#!/bin/bash
+echo "$@" >> "$FAKE/sbatch.txt"
+if grep -q partition=nope "${@: -1}"; then
+    echo "sbatch: error: invalid partition specified: nope" >&2
+    echo "sbatch: error: Batch job submission failed: Invalid partition name specified" >&2
+    exit 1
+fi
+echo "46;somewhere"
+"""
+SQUEUE = '#!/bin/bash\ncat "$FAKE/queue"\n'
+SCANCEL = '#!/bin/bash\necho "$@" >> "$FAKE/scancel.txt"\n'
+
+
+@pytest.fixture
+def slurm(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs with the names of Slurm's; gives the folder in which they note what they were asked."""
+    fake = workdir / "fake"
+    fake.mkdir()
+    (fake / "queue").write_text("")
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SCANCEL)):
+        (fake / name).write_text(text)
+        (fake / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE", str(fake))
+    return fake
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> str:
+    assert main(["submit", *words]) == status
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == (status != 0)
+    return captured.err if status else captured.out
+
+
+def test_a_job_is_submitted_in_two_lines_and_one_folder(slurm: Path, workdir: Path, capsys):
+    out = said(capsys, "recipe=vgg_2class", "train.steps=7", "run.dir=runs/seven", "cluster=slurm", "cluster.time=60")
+    assert out == f"job: 46 (slurm)\nrun: {workdir}/runs/seven\n"
+    folder = workdir / "runs/seven.job/1"
+    assert (slurm / "sbatch.txt").read_text() == f"--parsable {folder}/job.sh\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["code", "frozen-0.yaml", "job.json", "job.sh"]
+    recipe = yaml.safe_load((folder / "frozen-0.yaml").read_text())
+    assert recipe["source"]["path"] == "${packaged:demo/small_vgg}"
+    assert (recipe["train"]["steps"], recipe["run"]["dir"]) == (7, f"{workdir}/runs/seven")
+    assert "cluster" not in recipe
+    assert not (workdir / "runs/seven").exists()
+
+
+def test_where_it_is_computed_is_no_part_of_the_run(slurm: Path, workdir: Path, capsys):
+    first = said(capsys, "recipe=vgg_2class", "train.steps=7", "cluster=slurm")
+    second = said(capsys, "recipe=vgg_2class", "train.steps=7", "cluster=slurm", "cluster.time=90", "cluster.mem=9G")
+    assert first == second
+    (place,) = (workdir / "runs").iterdir()
+    assert [(place / n / "frozen-0.yaml").read_text() for n in "12"] == [(place / "1/frozen-0.yaml").read_text()] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["recipe=vgg_2class", "cut=nope"], 3, "error[source] cut: the graph has no tensor 'nope:0'"),
+        (["recipe=vgg_2class", "train.stpes=3"], 2, "error[recipe] train.stpes: unknown key"),
+        (["recipe=vgg_2class", "data.path=none"], 2, "error[data] "),
+    ],
+)
+def test_a_bad_recipe_is_refused_as_it_is_in_training_and_nothing_is_submitted(
+    slurm: Path, workdir: Path, words: Sequence[str], status: int, message: str, capsys
+):
+    assert main([*words, "run.dir=run"]) == status
+    in_training = capsys.readouterr().err
+    assert said(capsys, *words, "run.dir=run", "cluster=slurm", status=status) == in_training
+    assert message in in_training
+    assert [path.name for path in workdir.iterdir()] == ["fake"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=vgg_2class"], "error[recipe] cluster: not given; add cluster=slurm"),
+        (["cluster=slurm"], "error[recipe] recipe: not given"),
+        (["--status"], "error[recipe] --status: of which run?"),
+        (["--status", "runs/x"], "runs/x' was not submitted"),
+        (["--status", "--cancel", "runs/x"], "error[recipe] submit: one thing at a time"),
+        (["--status", "--follow", "runs/x"], "error[recipe] --follow: goes with --logs"),
+        (["--nope", "recipe=vgg_2class"], "error[recipe] submit: unrecognized arguments: --nope"),
+        (["recipe=vgg_2class", "cluster=slurm", "train.steps=1,2"], "train.steps: '1,2' is several values"),
+        (
+            ["-m", "recipe=vgg_2class", "cluster=slurm", "train.ema=interval(0,1)"],
+            "--multirun: chooses values",
+        ),
+        (["-m", "recipe=vgg_2class", "cluster=slurm", "run.seed=1,2", "run.dir=x"], "is the folder of several runs"),
+        (["recipe=vgg_2class", "cluster=kubernetes", "cluster.image=x"], "cluster.volumes: '"),
+    ],
+)
+def test_wrong_words_are_refused(workdir: Path, words: Sequence[str], message: str, capsys):
+    assert main(["submit", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(workdir.iterdir()) == []
+
+
+def test_without_sbatch_it_says_so_and_leaves_nothing(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("PATH", str(workdir))
+    assert "cluster: there is no sbatch on this machine" in said(capsys, *SUBMIT[1:], "cluster=slurm", status=2)
+    assert list(workdir.iterdir()) == []
+
+
+def test_what_slurm_refuses_is_told_in_its_words_and_leaves_nothing(slurm: Path, workdir: Path, capsys):
+    err = said(capsys, *SUBMIT[1:], "cluster=slurm", "cluster.partition=nope", status=2)
+    assert err.startswith("error[recipe] cluster: Slurm refuses the job: invalid partition specified: nope; Batch job")
+    assert list((workdir / "runs").iterdir()) == []
+
+
+def test_the_script_can_be_seen_before(slurm: Path, workdir: Path, capsys):
+    out = said(capsys, *SUBMIT[1:], "cluster=slurm", "--dry-run")
+    assert out.startswith("#!/bin/bash\n#SBATCH --job-name=vgg_2class\n")
+    assert [path.name for path in workdir.iterdir()] == ["fake"]
+
+
+def test_a_run_that_is_finished_is_not_submitted(slurm: Path, workdir: Path, whole_run: Path, capsys):
+    recipe = yaml.safe_load((whole_run / "recipe.yaml").read_text())
+    Path("same.yaml").write_text(yaml.safe_dump({**recipe, "run": {**recipe["run"], "dir": str(whole_run)}}))
+    assert said(capsys, "recipe=same.yaml", "cluster=slurm").startswith(f"finished: {whole_run} (step 4): ")
+    assert not (slurm / "sbatch.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("queue", "events", "standing"),
+    [
+        ("N/A|PENDING|Priority|\n", "", "pending (Priority)"),
+        ("N/A|RUNNING|None|node1\n", "started on node1, process 7\n", "running on node1"),
+        ("N/A|PENDING|BeginTime|\n", "started\nended with 75, begins again: x\n", "pending (BeginTime)"),
+        ("N/A|RUNNING|None|n\n", "started\nended with 75, begins again: x\nstarted\n", "running on n, requeued 1 time"),
+        ("N/A|FAILED|NonZeroExitCode|n\n", "started\nended with 3\n", "failed with status 3 (see submit --logs)"),
+        ("", "started\n", "failed: it was ended from outside"),
+        ("", "", "gone before it began"),
+    ],
+)
+def test_status_is_what_the_queue_the_script_and_the_run_say(
+    slurm: Path, workdir: Path, queue: str, events: str, standing: str, capsys
+):
+    said(capsys, *SUBMIT[1:], "cluster=slurm")
+    (slurm / "queue").write_text(queue)
+    lines = "".join(f"2026-01-01 00:00:00 job: {line}\n" for line in events.splitlines())
+    (workdir / "runs/vgg_2class.job/1/events-0.txt").write_text(lines)
+    assert said(capsys, "--status", "runs/vgg_2class") == f"46: {standing}: {workdir}/runs/vgg_2class\n"
+    assert said(capsys, "--status", "recipe=vgg_2class") == f"46: {standing}: {workdir}/runs/vgg_2class\n"
+
+
+def test_a_job_that_is_there_is_not_submitted_again_but_one_that_is_over_is(slurm: Path, workdir: Path, capsys):
+    said(capsys, *SUBMIT[1:], "cluster=slurm")
+    (slurm / "queue").write_text("N/A|PENDING|Priority|\n")
+    assert "job 46 is there for it already" in said(capsys, *SUBMIT[1:], "cluster=slurm", status=2)
+    (slurm / "queue").write_text("")
+    said(capsys, *SUBMIT[1:], "cluster=slurm")
+    assert sorted(path.name for path in (workdir / "runs/vgg_2class.job").iterdir()) == ["1", "2"]
+
+
+def test_cancelling_takes_out_what_waits_and_asks_what_runs(slurm: Path, workdir: Path, capsys):
+    words = ["-m", *SUBMIT[1:], "train.learning_rate=1e-2,1e-3,1e-4", "cluster=slurm"]
+    said(capsys, *words)
+    (slurm / "queue").write_text("0|COMPLETED|None|n\n1|RUNNING|None|n\n2|PENDING|JobArrayTaskLimit|\n")
+    assert said(capsys, *words, "--cancel").startswith("cancelled: job 46; ")
+    assert (slurm / "scancel.txt").read_text() == "46_2\n--signal=USR1 --batch 46_1\n"
+    (folder,) = (workdir / "runs").glob("*.job/1")
+    assert (folder / "cancelled").exists()
+    assert [line.split(": ")[1] for line in said(capsys, *words, "--status").splitlines()] == [
+        "cancelled",
+        "asked to save and to end",
+        "pending (JobArrayTaskLimit)",
+    ]
+
+
+def test_a_sweep_is_an_array_of_the_runs_that_multirun_makes(slurm: Path, workdir: Path, started: list, capsys):
+    words = ["recipe=vgg_2class", "train.learning_rate=1e-2,1e-3", "run.seed=3"]
+    out = said(capsys, "-m", *words, "cluster=slurm", "cluster.at_once=1")
+    folders = [composed.recipe.run.dir for composed in compose_each(words)]
+    assert out == f"job: 46 (slurm)\nruns: 2, {workdir / str(folders[0])} and others\n"
+    (job,) = (workdir / "runs").glob("*.job")
+    assert json.loads((job / "1/job.json").read_text())["runs"] == [f"{workdir}/{folder}" for folder in folders]
+    rates = [yaml.safe_load((job / f"1/frozen-{n}.yaml").read_text())["train"]["learning_rate"] for n in (0, 1)]
+    assert rates == [0.01, 0.001]
+    assert "#SBATCH --array=0-1%1\n" in (job / "1/job.sh").read_text()
+    assert main(["--multirun", *words]) == 0
+    assert [recipe.run.dir for recipe in started] == folders
+
+
+def test_logs_are_what_the_job_has_printed(slurm: Path, workdir: Path, capsys):
+    said(capsys, *SUBMIT[1:], "cluster=slurm")
+    assert said(capsys, "--logs", "runs/vgg_2class") == "nothing was printed yet\n"
+    (workdir / "runs/vgg_2class.job/1/output-0.log").write_text("one\ntwo\nhal")
+    assert said(capsys, "--logs", "-f", "runs/vgg_2class") == "one\ntwo\n"
+
+
+def test_a_manifest_is_written_and_needs_no_kubectl(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    words = [*SUBMIT[1:], "cluster=kubernetes", "cluster.image=x", f"cluster.volumes={{work: {workdir}}}"]
+    folder = workdir / "runs/vgg_2class.job/1"
+    out = said(capsys, *words)
+    assert out == f"kubectl apply -f {folder}/job.yaml\nrun: {workdir}/runs/vgg_2class\n"
+    assert yaml.safe_load((folder / "job.yaml").read_text())["kind"] == "Job"
+    assert said(capsys, "--status", "runs/vgg_2class").startswith("vgg-2class-")
+    assert said(capsys, "--cancel", "runs/vgg_2class") == f"kubectl delete -f {folder}/job.yaml\n"
+
+
+# The whole path, on this machine
+
+ROWS = """
+import os
+import time
+import numpy as np
+
+class Rows:
+    def __init__(self):
+        self.images = np.random.default_rng(0).random((48, 28, 28, 1), dtype=np.float32)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, number):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return {"images": self.images[number], "labels": ["a", "b"][number % 2]}
+
+def rows():
+    return Rows()
+"""
+MINE = """
+defaults: [vgg_2class, _self_]
+stop_gradient: false
+data: {kind: python, path: 'mine:rows', preprocess: none}
+train: {steps: 60, batch_size: 8, log_every_steps: 1}
+eval: {every_steps: 13, keep_best: false}
+cache: {mode: 'off'}
+checkpoint: {every_steps: 10, keep: 20}
+engine: {mode: default}
+run: {dir: runs/mine}
+"""
+
+
+def checkout(folder: Path) -> dict[str, str]:
+    """A checkout that a test may spoil; gives the environment in which it is the one in use."""
+    package = Path(packaged.__file__).parent
+    shutil.copytree(package, folder / "src/finetune", ignore=shutil.ignore_patterns("__pycache__"))
+    for place in (packaged.configs(), packaged.recipes()):
+        shutil.copytree(place, folder / place.name)
+    return {**os.environ, "PYTHONPATH": str(folder / "src")}
+
+
+def spoil(folder: Path, work: Path) -> None:
+    """What somebody may do to recipe and code while a job waits."""
+    (folder / "src/finetune/__init__.py").write_text("raise SystemExit('edited')\n")
+    (work / "mine.py").write_text("raise SystemExit('edited')\n")
+    (work / "mine.yaml").write_text("cut: edited\n")
+
+
+def command(*words: str, cwd: Path, environment: dict[str, str]) -> str:
+    line = [sys.executable, "-m", "finetune", *words]
+    result = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    return result.stdout
+
+
+def waited(is_there: Callable[[], object], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_there():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def mine(folder: Path) -> Path:
+    """A folder to work in, with a recipe and a module of its own."""
+    folder.mkdir()
+    (folder / "mine.py").write_text(ROWS)
+    (folder / "mine.yaml").write_text(MINE)
+    return folder
+
+
+def assert_same(run: Path, other: Path, steps: int = 60) -> None:
+    """That two runs have the same pairs, checkpoints and numbers, to the bit."""
+    every = [f"checkpoints/model-{step}" for step in range(10, steps + 1, 10)]
+    for prefix in [*every, "model/model"]:
+        one, two = ({n: v.tobytes() for n, v in everything(place / prefix).items()} for place in (run, other))
+        assert one == two, prefix
+    assert logged(run) == logged(other)
+
+
+def test_edits_after_submitting_are_of_no_consequence_and_a_killed_run_begins_again(tmp_path: Path):
+    environment = checkout(tmp_path / "checkout")
+    work, undisturbed = mine(tmp_path / "my work"), mine(tmp_path / "undisturbed")
+    command("recipe=mine.yaml", cwd=undisturbed, environment=environment)
+    # The setup holds it back until everything is spoilt.
+    held = ["cluster.setup=until [ -e spoilt ]; do sleep 0.1; done"]
+    slow = {**environment, "SLOW": "0.005"}
+    out = command("submit", "recipe=mine.yaml", "cluster=local", *held, cwd=work, environment=slow)
+    assert out.endswith(f"\nrun: {work}/runs/mine\n")
+    spoil(tmp_path / "checkout", work)
+    (work / "spoilt").touch()
+    run = work / "runs/mine"
+    log = run / "train.log"
+    waited(lambda: log.exists() and "saved step 10" in log.read_text())
+    os.kill(json.loads((run / "run.lock").read_text())["pid"], 15)
+    job = work / "runs/mine.job/1"
+    waited(lambda: "ended with 0" in (job / "events-0.txt").read_text())
+    assert "ended with 75, begins again" in (job / "events-0.txt").read_text()
+    assert_same(run, undisturbed / "runs/mine")
+    whole = dict(os.environ)
+    assert f"done, requeued 1 time, step 60 saved: {run}" in command(
+        "submit", "--status", "runs/mine", cwd=work, environment=whole
+    )
+    assert "result: accuracy " in command("submit", "--logs", "runs/mine", cwd=work, environment=whole)
+
+
+def test_a_cancelled_job_saves_and_goes_on_when_it_is_submitted_again(tmp_path: Path):
+    work, environment = mine(tmp_path / "work"), {**os.environ, "SLOW": "0.05"}
+    command("submit", "recipe=mine.yaml", "cluster=local", cwd=work, environment=environment)
+    log = work / "runs/mine/train.log"
+    waited(lambda: log.exists() and "train | step      2" in log.read_text())
+    assert "running on " in command("submit", "--status", "runs/mine", cwd=work, environment=environment)
+    command("submit", "--cancel", "runs/mine", cwd=work, environment=environment)
+    events = work / "runs/mine.job/1/events-0.txt"
+    waited(lambda: "ended with 75\n" in events.read_text())
+    assert "begins again" not in events.read_text()
+    told = command("submit", "--status", "runs/mine", cwd=work, environment=environment)
+    assert ": cancelled, step " in told
+    words = ["recipe=mine.yaml", "cluster=local", "--dry-run"]
+    assert "runs/mine.job/2" in command("submit", *words, cwd=work, environment=environment)
