@@ -60,7 +60,7 @@ JobCompLoc={folder}/jobs.txt
 MinJobAge=600
 ReturnToService=2
 JobRequeue=1
-KillWait=10
+KillWait=30
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 SelectType=select/cons_tres

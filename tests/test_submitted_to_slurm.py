@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from finetune.jobs import job_folder
+from finetune.jobs.cluster_words import Cluster
+from finetune.jobs.job_script import Order, script
 from tests.test_submitting import assert_same, checkout, command, mine, spoil, waited
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +92,7 @@ def test_a_job_whose_time_is_too_short_goes_on_until_it_is_done(slurm, undisturb
 
 
 def test_a_job_that_is_preempted_and_one_that_is_signalled_go_on(slurm, undisturbed: Path, tmp_path: Path):
-    job = Submitted(tmp_path / "work", slurm)
+    job = Submitted(tmp_path / "work", {**slurm, "SLOW": "0.015"})
     job.reaches(3)
     # What takes its place wants the whole node.
     job.slurm("sbatch", "--partition=high", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 1")
@@ -97,12 +100,47 @@ def test_a_job_that_is_preempted_and_one_that_is_signalled_go_on(slurm, undistur
     saved = [line for line in job.text("train.log").splitlines() if "saved step" in line]
     assert saved  # by the preempted one, for the second has not begun yet
     waited(lambda: job.text("train.log").count("resume: ") == 1)
-    job.reaches(20)
+    job.reaches(12)
     job.slurm("scancel", "--signal=USR1", "--batch", job.id)
     waited(lambda: job.starts() == 3)
     waited(job.is_done, 300)
     assert "begins again: scontrol requeue" in job.text("events-0.txt")
     assert_same(job.run, undisturbed)
+
+
+# The first start is asked to end; the second finds the disk full; the third is done.
+SEVERAL = """
+import os, signal, sys, time
+asked = []
+signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))
+start = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+open(f"{os.path.dirname(__file__)}/{start}-{os.environ['SLURM_PROCID']}", "w").close()
+while start == 0 and not asked:
+    time.sleep(0.1)
+time.sleep(int(os.environ["SLURM_PROCID"]))  # one is ready later than the other
+sys.exit([75, 5, 0][start])
+"""
+
+
+def test_each_of_several_processes_is_asked_and_a_full_disk_holds_the_job(slurm, tmp_path: Path):
+    job = tmp_path / "job"
+    (job / "code").mkdir(parents=True)
+    (job / "code/__main__.py").write_text(SEVERAL)
+    text = script(Order(job, "several", 1, False, tmp_path, []), Cluster(tasks=2, cpus=1, notice=10))
+    (job / "job.sh").write_text(text)
+
+    def asked(*words: str) -> str:
+        return subprocess.run(words, env=slurm, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+    number = asked("sbatch", "--parsable", str(job / "job.sh"))
+    waited(lambda: {path.name for path in (job / "code").glob("0-*")} == {"0-0", "0-1"})
+    asked("scancel", "--signal=USR1", "--batch", number)
+    # Slurm has several words for it, of which all have this.
+    waited(lambda: "held" in asked("squeue", "--noheader", f"--jobs={number}", "--format=%r").lower())
+    assert job_folder.events(job, 0).starts == 2
+    asked("scontrol", "release", number)
+    waited(lambda: job_folder.events(job, 0).status == 0)
+    assert {path.name for path in (job / "code").glob("2-*")} == {"2-0", "2-1"}
 
 
 def test_a_cancelled_job_has_saved_and_does_not_come_back(slurm, undisturbed: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ usage: python -m finetune submit recipe=NAME [key=value …] cluster=KIND [clust
                     clusters/NAME.yaml of the current folder, or a path ending in .yaml, with `kind:` and other keys
   cluster.key=value time, notice, nodes, tasks, cpus, gpus, mem, partition, account, qos, at_once, lines, setup,
                     python; for kubernetes image, volumes, namespace (jobs/cluster_words.py says what they mean)
-  RUN               a run folder, or the words of the recipe that it is of
+  RUN               a run folder, what submit has printed of a sweep, or the words that were submitted
 
 options:
   -m, --multirun    a run for each combination of comma-separated values, as one array
@@ -49,7 +49,8 @@ from finetune.plan import make_plan
 from finetune.results import run_folder
 
 USAGE = "write submit recipe=NAME … cluster=KIND, or submit --status RUN"
-_PAUSE = 1.0  # seconds between two looks at what a job has printed
+_PAUSE = 1.0  # seconds between two looks at what a job has printed;
+_LOOKS = 5  # at every fifth the scheduler is asked whether it is over: all its users ask the same one
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _has_work(composed: Composed) -> bool:
 
 def _submit(runs: _Runs, cluster: Cluster, words: Sequence[str], is_dry: bool) -> int:
     before = job_folder.newest(runs.place)
-    if before and not is_dry and any(state.waits or state.runs for state in (_states(before) or {}).values()):
+    if before and not is_dry and _is_there(before):
         what = f"job {before.id} is there for it already"
         raise UserError("recipe", str(runs.place), what, "see submit --status, or end it with submit --cancel")
     folder = job_folder.next_folder(job_folder.beside(runs.place))
@@ -149,7 +150,7 @@ def _submit(runs: _Runs, cluster: Cluster, words: Sequence[str], is_dry: bool) -
     except UserError:
         job_folder.remove(folder)
         raise
-    for line in _told(cluster, folder, number, folders):
+    for line in _told(cluster, folder, number, runs):
         print(printable(line))
     return 0
 
@@ -161,13 +162,13 @@ def _hand_over(cluster: Cluster, folder: Path) -> str:
     return sbatch.hand_over(folder) if cluster.kind == SLURM else detached.hand_over(folder)
 
 
-def _told(cluster: Cluster, folder: Path, number: str, runs: Sequence[Path]) -> Iterator[str]:
+def _told(cluster: Cluster, folder: Path, number: str, runs: _Runs) -> Iterator[str]:
     """The two lines that a submission is told in."""
     if cluster.kind == KUBERNETES:
         yield f"kubectl apply -f {shlex.quote(str(folder / kubernetes.MANIFEST))}"
     else:
         yield f"job: {number} ({'process on this machine' if cluster.kind == LOCAL else cluster.kind})"
-    yield f"run: {runs[0]}" if len(runs) == 1 else f"runs: {len(runs)}, {runs[0]} and others"
+    yield f"runs: {len(runs.composed)}, see submit --status {runs.place}" if runs.is_sweep else f"run: {runs.place}"
 
 
 # Of what was submitted
@@ -192,6 +193,11 @@ def _states(job: Job) -> dict[int, State] | None:
     if job.kind == KUBERNETES:
         return None
     return sbatch.states(job) if job.kind == SLURM else detached.states(job)
+
+
+def _is_there(job: Job) -> bool:
+    """Whether the scheduler has anything of a job that waits or runs."""
+    return any(state.waits or state.runs for state in (_states(job) or {}).values())
 
 
 def _status(job: Job, _: bool) -> int:
@@ -233,13 +239,13 @@ def _standing(job: Job, told: job_folder.Events, is_finished: bool, state: State
 def _logs(job: Job, follow: bool) -> int:
     """Prints what each task has printed."""
     seen = [0] * len(job.runs)
-    while True:
-        goes_on = follow and any(state.waits or state.runs for state in (_states(job) or {}).values())
-        for task in range(len(job.runs)):
-            seen[task] = _print_from(job_folder.output_of(job.folder, task), seen[task], len(job.runs) > 1)
-        if not goes_on:
-            break
-        time.sleep(_PAUSE)
+    goes_on = True
+    while goes_on:
+        goes_on = follow and _is_there(job)
+        for _ in range(_LOOKS if goes_on else 1):
+            for task in range(len(job.runs)):
+                seen[task] = _print_from(job_folder.output_of(job.folder, task), seen[task], len(job.runs) > 1)
+            time.sleep(_PAUSE if goes_on else 0)
     if not any(seen):
         print("nothing was printed yet")
     return 0

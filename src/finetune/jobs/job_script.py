@@ -133,15 +133,15 @@ def _title(order: Order, again: str) -> list[str]:
 
 def _middle(order: Order, cluster: Cluster) -> str:
     """Where it runs, what it says of itself, and what people want before."""
-    setup = ["", *cluster.setup] if cluster.setup else []
+    setup = ["", *cluster.setup, ""] if cluster.setup else []
     workers = _workers(order, cluster) if cluster.kind == KUBERNETES and processes(cluster) > 1 else []
     return "\n".join(
         [
             f"job={shlex.quote(str(order.folder))}",
             f"cd {shlex.quote(str(order.here))} || exit 2",
             'tell() { echo "$(date "+%Y-%m-%d %H:%M:%S") job: $*" | tee -a "$job/events-$task.txt"; }',
-            f'[ ! -e "$job/{job_folder.CANCELLED}" ] || {{ tell "cancelled before it began"; exit 0; }}',
             *setup,
+            f'[ ! -e "$job/{job_folder.CANCELLED}" ] || {{ tell "cancelled before it began"; exit 0; }}',
             "",
             "# The frozen copies, and no folder that happens to be the current one, are looked into first.",
             f'export PYTHONSAFEPATH=1 PYTHONPATH="$job/{job_folder.CODE}${{PYTHONPATH:+:$PYTHONPATH}}"',
