@@ -205,6 +205,28 @@ def test_a_sweep_is_an_array_of_the_runs_that_multirun_makes(slurm: Path, workdi
     assert [recipe.run.dir for recipe in started] == folders
 
 
+def test_what_is_over_is_not_cancelled(slurm: Path, workdir: Path, capsys):
+    said(capsys, *SUBMIT[1:], "cluster=slurm")
+    (slurm / "queue").write_text("N/A|COMPLETED|None|n\n")
+    assert said(capsys, "--cancel", "runs/vgg_2class") == "job 46 is over already\n"
+    assert not (slurm / "scancel.txt").exists()
+
+
+def test_a_finished_run_that_is_to_train_for_longer_waits_again(slurm: Path, workdir: Path, whole_run: Path, capsys):
+    run = shutil.copytree(whole_run, workdir / "longer")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["train"]["steps"], recipe["run"]["dir"] = 6, str(run)
+    Path("longer.yaml").write_text(yaml.safe_dump(recipe))
+    said(capsys, "recipe=longer.yaml", "cluster=slurm")
+    (slurm / "queue").write_text("N/A|PENDING|Priority|\n")
+    assert said(capsys, "--status", "longer") == f"46: pending (Priority), step 4 saved: {run}\n"
+    (slurm / "queue").write_text("N/A|COMPLETED|None|n\n")
+    (run.with_name("longer.job") / "1/events-0.txt").write_text(
+        "2026-01-01 00:00:00 job: started on n, process 1\n2026-01-01 00:00:00 job: ended with 0\n"
+    )
+    assert said(capsys, "--status", "longer") == f"46: done, step 4 saved: {run}\n"
+
+
 def test_logs_are_what_the_job_has_printed(slurm: Path, workdir: Path, capsys):
     said(capsys, *SUBMIT[1:], "cluster=slurm")
     assert said(capsys, "--logs", "runs/vgg_2class") == "nothing was printed yet\n"

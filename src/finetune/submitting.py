@@ -221,12 +221,14 @@ def _about(job: Job, task: int, run: Path, states: dict[int, State] | None) -> I
 
 def _standing(job: Job, told: job_folder.Events, is_finished: bool, state: State | None) -> str:
     """Whether a task waits, runs or is over, from what its run, its scheduler and its script say."""
-    if is_finished:
+    if is_finished and told.status == 0:
         return "done"
     if state and state.waits:
         return f"pending ({state.why})" if state.why else "pending"
     if state and state.runs:
         return "asked to save and to end" if job.is_cancelled else f"running on {state.why}" if state.why else "running"
+    if is_finished and (told.starts or state):  # else it was finished before, and is to train for longer
+        return "done"
     if job.is_cancelled:
         return "cancelled"
     if told.status is not None and not told.goes_on:
@@ -268,6 +270,9 @@ def _print_from(path: Path, position: int, named: bool) -> int:
 
 def _cancel(job: Job, _: bool) -> int:
     """Sees to it that nothing of a job begins again, and that what runs saves."""
+    if _states(job) is not None and not _is_there(job):
+        print(f"job {job.id} is over already")
+        return 0
     (job.folder / job_folder.CANCELLED).touch()
     if job.kind == KUBERNETES:
         print(f"kubectl delete -f {shlex.quote(str(job.folder / kubernetes.MANIFEST))}")

@@ -46,5 +46,11 @@ def cancel(job: Job) -> None:
 
 def _is_alive(process: int, folder: Path) -> bool:
     """Whether a process is there and is still the script of this job: numbers are given again."""
+    if Path("/proc/self").exists():  # where there is none, as on a Mac, there is ps; in a small image it may be missing
+        try:
+            words = Path(f"/proc/{process}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return os.fsencode(folder / SCRIPT) in words.split(b"\0")
     seen = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False)
     return str(folder / SCRIPT) in seen.stdout
