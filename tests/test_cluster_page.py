@@ -58,13 +58,16 @@ def test_in_kubernetes(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing()), reason=f"no Slurm: {missing()}")
 def test_in_slurm(tmp_path: Path):
-    single, sweep = blocks("Slurm")
+    single, sweep, told = blocks("Slurm")
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as environment:
         out = given(single, tmp_path, environment)
         assert "result: accuracy " in out
         assert out.splitlines()[-1].endswith(f": done, step 200 saved: {tmp_path}/runs/vgg_2class")
         out = given(f"{sweep}{sweep.strip()} --logs -f\n{sweep.strip()} --status\n", tmp_path, environment)
         assert [line.split(": ")[1] for line in out.splitlines()[-2:]] == ["done, step 200 saved"] * 2
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert given(told, tmp_path).count("accuracy 0.")
+    assert sorted((tmp_path / "runs").iterdir()) == runs
 
 
 def test_a_file_of_ones_own(workdir: Path):

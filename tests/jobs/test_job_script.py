@@ -153,6 +153,20 @@ def test_who_asks_the_script_asks_the_run(job, slurm: Path, number: signal.Signa
     assert events(folder)[1] == "ended with 75, begins again: scontrol requeue"
 
 
+def test_a_run_that_saves_is_not_asked_again(job, slurm: Path):
+    folder = job(Cluster(), "0")
+    (folder / "code/__main__.py").write_text(
+        "import os, signal, time\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+        "for number in (signal.SIGUSR1, signal.SIGTERM):\n"
+        "    os.kill(os.getppid(), number)\n"
+        "    time.sleep(0.5)\n"
+        "raise SystemExit(len(heard))\n"
+    )
+    assert run(folder) == 1
+
+
 def test_a_cancelled_job_saves_and_does_not_begin_again(job, slurm: Path):
     folder = job(Cluster(), "wait75")
     assert asked(folder, signal.SIGUSR1, (folder / "cancelled").touch) == 75

@@ -170,9 +170,10 @@ def _python(order: Order, cluster: Cluster) -> str:
 
 _RUN = """\
 # Whoever asks this script to end asks the run, which saves and ends with {{REQUEUE}}. The run is told by USR1: srun
-# hands that to its processes, and on TERM it would end them.
+# hands that to its processes, and on TERM it would end them. It is told once: asked again, it would not wait for its
+# save.
 child='' asked='' over=''
-ask() {{ asked=yes; [ -z "$child" ] || kill -USR1 "$child" 2> /dev/null; }}
+ask() {{ [ -n "$asked" ] || {{ asked=yes; [ -z "$child" ] || kill -USR1 "$child" 2> /dev/null; }}; }}
 trap ask USR1
 trap 'over=yes; ask' TERM
 
