@@ -209,6 +209,12 @@ def test_several_processes_are_started_by_srun_and_keep_each_other_alive(tmp_pat
     assert "srun --kill-on-bad-exit=0 --cpus-per-task=3 " in text
 
 
+def test_a_word_of_several_lines_stays_a_comment(tmp_path: Path):
+    text = script(order(tmp_path, command=["data.path=a\nrm b"]), Cluster())
+    assert "\nrm b" not in text
+    assert r"data.path=a\nrm b" in text
+
+
 def test_lines_of_ones_own_are_where_they_belong(tmp_path: Path):
     cluster = Cluster(lines=["--constraint=a100", "#SBATCH --exclusive"], setup=["module load cuda"])
     text = script(order(tmp_path), cluster)

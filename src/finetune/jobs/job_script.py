@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune import __version__
-from finetune.errors import STATUS
+from finetune.errors import STATUS, printable
 from finetune.interruption import REQUEUE
 from finetune.jobs import job_folder
 from finetune.jobs.cluster_words import KUBERNETES, LOCAL, SLURM, Cluster, processes
@@ -124,8 +124,9 @@ def _kubernetes_head(order: Order, cluster: Cluster) -> str:
 
 
 def _title(order: Order, again: str) -> list[str]:
+    command = printable(shlex.join(["python", "-m", "finetune", "submit", *order.command]))  # a comment is one line
     return [
-        f"# finetune {__version__} made this of: {shlex.join(['python', '-m', 'finetune', 'submit', *order.command])}",
+        f"# finetune {__version__} made this of: {command}",
         "# It runs recipe and code as they were then, which lie beside it. Again, with the same:",
         f"#   {again}",
     ]
