@@ -11,12 +11,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: it was no fault, the same command goes on
 AGAIN = 1.0  # seconds: what follows sooner is the same request, for schedulers and shells send several signals at once
+
+GoesOn = Callable[[int, Mapping[str, float]], bool]  # (step, what an evaluation gave) -> whether to train on
 
 
 class Interrupted(BaseException):

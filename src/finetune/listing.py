@@ -76,15 +76,15 @@ def runs_in(folder: Path, depth: int = DEEPEST) -> Iterator[Path]:
 
 
 def entry(run: Path) -> dict[str, Any]:
-    """What its record says of a run: `status` is finished, unfinished, or unknown where the record cannot be read."""
+    """What its record says of a run: `status` is finished, pruned, unfinished, or unknown where it cannot be read."""
     record = record_for_people(run)
     metrics = {name: value for name, value in (record.get("metrics") or {}).items() if name != "loss"}
     metric = next((name for name in metrics if not name.endswith("/loss")), None)
-    finished = record.get("status") == "finished"
+    status = record.get("status")
     return {
         "run": str(run),
-        "status": "unknown" if not record else "finished" if finished else "unfinished",
-        "step": record.get("step") if finished else _saved(run),
+        "status": "unknown" if not record else status if status in ("finished", "pruned") else "unfinished",
+        "step": record.get("step") if status == "finished" else _saved(run),
         "metric": metric,
         "value": metrics.get(metric or ""),
         "interval": (record.get("intervals") or {}).get(metric or ""),

@@ -110,7 +110,7 @@ def _headline(run: RunFiles) -> list[Content]:
 
 def result(run: RunFiles) -> str:
     """The sentence to remember of a run, or how far it has come."""
-    if run.is_finished:
+    if run.is_finished or run.record.get("status") == "pruned":
         return str(run.record.get("result", ""))
     asked = run.recipe.get("train.steps")
     far = f"Not finished: step {run.step:,}" + (f" of {asked:,}" if isinstance(asked, int) else "")

@@ -69,6 +69,11 @@ class RunFolder:
         return self.record.get("status") == "finished" and not self.changed
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether it was given up, for other runs of its sweep were better."""
+        return self.record.get("status") == "pruned" and not self.changed
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints for resuming."""
         return self.path / CHECKPOINTS

@@ -1,4 +1,4 @@
-"""The end of a run: the pair, the proof that what was frozen is untouched, and what came out."""
+"""The end of a run: the pair, the proof that what was frozen is untouched, and what came out; or before its end."""
 
 from __future__ import annotations
 
@@ -51,3 +51,12 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
     done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
     surely(run_folder.add_to_record, folder.path, {**done, "intervals": findings.intervals(judged)})
     tell.line(page.written(folder.path, partial(glimpses, plan.held_out)))
+
+
+def give_up(session: Session, folder: RunFolder, tell: Report, last: int) -> None:
+    """Leaves a run that was stopped before its end, for others are better: what is saved could go on."""
+    best = report.best(session.state.watch, session.recipe.eval.metric, folder.best)
+    result = f"pruned at step {last} of {session.stop}, where the median of other runs was better"
+    tell.line(result)
+    run_folder.add_to_record(folder.path, {"status": "pruned", "step": last, "result": result, "best": best})
+    tell.line(page.written(folder.path, partial(glimpses, session.plan.held_out)))

@@ -26,7 +26,7 @@ from finetune.engine.rows import check_sizes
 from finetune.errors import UserError
 from finetune.examples import batches
 from finetune.examples.data import Examples
-from finetune.interruption import Interruption
+from finetune.interruption import GoesOn, Interruption
 from finetune.learning import monitor
 from finetune.learning.course import Phase, Standing, naming, standing_in
 from finetune.learning.distill import with_old_logits
@@ -48,7 +48,7 @@ MOST_TURNS = 1000  # of a loop, where nothing tells them
 
 @dataclass
 class Session:
-    """What a run works on. Where a phase begins, the last seven fields are replaced; nothing else ever is.
+    """What a run works on. Where a phase begins, the seven fields from `standing` on are replaced.
 
     `pretrained` are the source's values and `fresh` the first ones of heads and adapters, by variable. `start` is the
     step that is made already, `stop` the last one. `share` gives the share of the learning rate that a step takes.
@@ -76,6 +76,8 @@ class Session:
     state: State = field(init=False)
     share: Callable[[int], float] | None = field(init=False)
     made: int = field(init=False, default=0)  # the last step that was made
+    goes_on: GoesOn | None = field(init=False, default=None)  # asked after an evaluation, where there are other runs
+    is_given_up: bool = field(init=False, default=False)  # for it has said no
 
     @property
     def rules(self) -> monitor.Rules:

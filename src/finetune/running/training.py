@@ -47,7 +47,7 @@ def train(session: Session, keeper: Keeper, tell: Report) -> int:
             session.interruption.by = lost
             save(session, keeper, tell, session.made)
             keeper.leave(session.interruption)
-        if step == session.stop or monitor.ends(session.state.watch, session.rules):
+        if step == session.stop or session.is_given_up or monitor.ends(session.state.watch, session.rules):
             keeper.wait(session.interruption)
             return step
         keeper.leave(session.interruption)
@@ -140,7 +140,11 @@ def evaluate(session: Session, keeper: Keeper, tell: Report, step: int) -> bool:
         tell.line(f"plateau: from here on at {monitor.share_of_rate(now, session.rules):g} of the learning rate")
     if step:
         session.standing = session.standing.seen(phase, found)
-    return monitor.ends(now, session.rules) or session.standing.is_over(phase, step)
+    if monitor.ends(now, session.rules):
+        return True
+    if session.goes_on is not None and 0 < step < session.stop:
+        session.is_given_up = not session.goes_on(step, found)
+    return session.is_given_up or session.standing.is_over(phase, step)
 
 
 def save(session: Session, keeper: Keeper, tell: Report, step: int) -> None:
