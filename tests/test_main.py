@@ -193,52 +193,6 @@ def test_ctrl_c_is_one_line(workdir, training, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_multirun_gives_each_job_its_own_folder_and_leaves_nothing_of_hydra(workdir, started):
-    argv = list(sys.argv)
-    Path("other.yaml").write_text("defaults: [vgg_2class]\n")
-    words = ["recipe=vgg_2class,./other.yaml", "--multirun", "train.steps=3,4", "data.path=/a=b", "cut=fc7:0"]
-    assert main(words) == 0
-    assert [(recipe.name, recipe.train.steps) for recipe in started] == [
-        ("vgg_2class", 3),
-        ("vgg_2class", 4),
-        ("other", 3),
-        ("other", 4),
-    ]
-    assert {(recipe.data.path, recipe.cut) for recipe in started} == {("/a=b", "fc7:0")}
-    assert len({recipe.run.dir for recipe in started}) == 4
-    assert os.listdir() == ["other.yaml"]
-    assert sys.argv == argv
-    assert "HYDRA_FULL_ERROR" not in os.environ
-
-
-def test_multirun_starts_nothing_if_one_job_is_wrong(workdir, started, capsys):
-    assert main(["-m", "recipe=vgg_2class", "train.learning_rate=0.1,0"]) == 2
-    assert capsys.readouterr().err == "error[recipe] train.learning_rate: 0.0 is not greater than 0\n"
-    assert started == []
-
-
-def test_multirun_goes_on_after_a_job_that_failed_and_reports_it(workdir, training, capsys):
-    seen = []
-
-    def run(recipe, *_):
-        seen.append(recipe.train.steps)
-        if recipe.train.steps == 1:
-            raise UserError("numerics", "loss", "is NaN at step 1")
-
-    training(run)
-    assert main(["-m", "recipe=vgg_2class", "train.steps=1,2"]) == 4
-    assert seen == [1, 2]
-    assert capsys.readouterr().err == "error[numerics] loss: is NaN at step 1\n"
-
-
-def test_multirun_stops_when_a_job_was_stopped(workdir, training):
-    seen = []
-    training(lambda recipe, *_: seen.append(recipe.train.steps) or 75)
-    with pytest.raises(SystemExit, match="75"):
-        main(["-m", "recipe=vgg_2class", "train.steps=1,2"])
-    assert seen == [1]
-
-
 def test_cfg_prints_the_recipe_and_starts_nothing(workdir, started, capsys):
     assert main(["recipe=vgg_2class", "--cfg", "job", "train.steps=3"]) == 0
     out = capsys.readouterr().out

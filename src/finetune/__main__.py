@@ -10,7 +10,7 @@ verbs:
 {verbs}
 
 options:
-  -m, --multirun    train once for each combination of comma-separated values
+  -m, --multirun    a sweep: train once for each combination of comma-separated values; see docs/sweeps.md
       --dry-run     do all that comes before the training, two steps of it, and write nothing
       --find-lr     look for a learning rate instead: up to 100 steps, lr.svg in the run folder, nothing trained
   -c, --cfg job     print the recipe as composed, and stop (--resolve: with interpolations filled in)
@@ -51,7 +51,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune import __version__, recipe_files
 from finetune.errors import UserError, printable
@@ -151,7 +151,7 @@ def _tell(text: str, log: Path | None = None, trace: str | None = None) -> None:
 
 def train(words: list[str]) -> int:
     """train what the recipe says; needs no verb"""
-    from finetune.compose import compose, through_hydra
+    from finetune.compose import compose, print_recipe
 
     instead = [word for word in (CHECK_DATA, FIND_RATE, DRY_RUN) if word in words]
     flags, overrides = _flags([word for word in words if word not in instead])
@@ -160,9 +160,13 @@ def train(words: list[str]) -> int:
         raise UserError("recipe", others[0], what, "leave one of them out")
     if instead == [CHECK_DATA]:
         return _check_data(compose(overrides))
+    if "--cfg" in flags:
+        return print_recipe(flags, overrides)
     with heeding_signals() as interruption:
         if flags:
-            return through_hydra(flags, overrides, lambda composed: guarded(lambda: _start(composed, interruption)))
+            from finetune.sweeping.sweep import sweep
+
+            return sweep(overrides, interruption)
         return _start(compose(overrides), interruption, *instead)
 
 
@@ -202,9 +206,12 @@ def _start(composed: Composed, interruption: Interruption, *instead: str) -> int
 
     check_with_all(composed.recipe)
     from finetune.run import run
+    from finetune.sweeping.wire import held
 
     log = None if instead else Path(composed.recipe.run.dir or ".") / "train.log"
-    how = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
+    how: dict[str, Any] = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
+    if (goes_on := held(os.environ)) is not None:
+        how["goes_on"] = goes_on
     words = composed.recipe, composed.yaml, composed.overrides
     return guarded(lambda: run(*words, **how, interruption=interruption), log)
 

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import sys
-import tempfile
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -31,9 +27,7 @@ from omegaconf.errors import (
 )
 
 from finetune import keys, packaged, recipe_files
-from finetune.check import check
 from finetune.errors import UserError
-from finetune.interruption import REQUEUE
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
@@ -58,20 +52,7 @@ def compose(words: list[str]) -> Composed:
     Raises:
       UserError: there is no such recipe, key or value.
     """
-    return _compose(_prepared(words), words)
-
-
-def compose_each(words: list[str]) -> list[Composed]:
-    """The recipes of a sweep, one for each combination of the values.
-
-    Raises:
-      UserError: as `compose`; or the values are not given, but to be chosen.
-    """
-    jobs = _jobs(_prepared(words, sweep=True))
-    if not jobs:
-        what = "chooses values as it goes, and these jobs are submitted at once"
-        raise UserError("recipe", "--multirun", what, "give the values: key=1e-2,1e-3")
-    return [_compose(job, job) for job in jobs]
+    return compose_prepared(prepared(words), words)
 
 
 def anchored(composed: Composed) -> Composed:
@@ -90,54 +71,40 @@ def run_dir(name: str, overrides: Iterable[str]) -> str:
     >>> run_dir("vgg_2class", ["train.steps=3", "run.seed=1"]) == run_dir("vgg_2class", ["run.seed=1", "train.steps=3"])
     True
     """
-    telling = [word for word in overrides if _key(word) not in _WHO_AND_WHERE and not _for_hydra(word)]
+    telling = [word for word in overrides if key_in(word) not in _WHO_AND_WHERE and not for_hydra(word)]
     # Sorted by key only: of two values for one key the later one counts, so their order stays.
-    text = "\n".join(sorted(telling, key=_key))
+    text = "\n".join(sorted(telling, key=key_in))
     return f"runs/{name}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}" if telling else f"runs/{name}"
 
 
-def through_hydra(flags: list[str], words: list[str], start: Callable[[Composed], int]) -> int:
-    """Leaves it to Hydra to print the recipe (`--cfg job`) or to start one job for each combination (`--multirun`).
-
-    Returns:
-      The exit status of the first job that failed, or 0.
-    """
-    sweep = "--multirun" in flags
-    prepared = _prepared(words, sweep)
-    if sweep:
-        for job in _jobs(prepared):  # all are good before the first one takes an hour
-            check(_compose(job, job).recipe)
-    statuses: list[int] = []
-
-    def task(config: DictConfig) -> None:
-        statuses.append(start(_composed(config, list(HydraConfig.get().overrides.task))))
-        if statuses[-1] == REQUEUE:  # the jobs after it must not start
-            sys.exit(REQUEUE)
-
+def print_recipe(flags: list[str], words: list[str]) -> int:
+    """Leaves it to Hydra to print the recipe (`--cfg job`)."""
     argv, environment = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    # Hydra's sweeper always writes a multirun.yaml; it may have a folder that nobody keeps.
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print
-            sys.argv = [argv[0], *flags, f"hydra.sweep.dir={scratch}", *prepared]
-            hydra.main(config_path=str(packaged.configs()), config_name="finetune", version_base="1.3")(task)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(error) from error
-        finally:
-            sys.argv = argv
-            if environment is None:
-                os.environ.pop("HYDRA_FULL_ERROR", None)
-    return next((status for status in statuses if status), 0)
+    try:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print
+        sys.argv = [argv[0], *flags, *prepared(words)]
+        hydra.main(config_path=str(packaged.configs()), config_name="finetune", version_base="1.3")(_nothing)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error) from error
+    finally:
+        sys.argv = argv
+        if environment is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+    return 0
+
+
+def _nothing(config: DictConfig) -> None:
+    """What Hydra would start."""
 
 
 # From words to what Hydra composes
 
 
-def _prepared(words: list[str], sweep: bool = False) -> list[str]:
+def prepared(words: list[str], sweep: bool = False) -> list[str]:
     """The words in Hydra's grammar, with every recipe that they name registered and every key known."""
     for word in words:
         _spelled(word)
-    choices = [word.partition("=")[2] for word in words if _key(word) == "recipe"]
+    choices = [word.partition("=")[2] for word in words if key_in(word) == "recipe"]
     if not choices or not choices[-1]:
         more = (*recipe_files.listing(recipe_files.known()), f"example: {EXAMPLE}")
         raise UserError("recipe", "recipe", "not given", "add recipe=NAME", *more)
@@ -145,7 +112,7 @@ def _prepared(words: list[str], sweep: bool = False) -> list[str]:
     if "," in choice and not sweep and not recipe_files.is_path(choice):
         raise _several("recipe", choice)
     names = _register(choice.split(",") if sweep else [choice])
-    others = [_readable(word, sweep) for word in words if _key(word) != "recipe"]
+    others = [_readable(word, sweep) for word in words if key_in(word) != "recipe"]
     spelled = (name if name.replace("-", "_").isidentifier() else _quoted(name) for name in names)
     return [f"recipe={','.join(spelled)}", *others]
 
@@ -153,14 +120,14 @@ def _prepared(words: list[str], sweep: bool = False) -> list[str]:
 def _spelled(word: str) -> None:
     """Refuses a word that is no `key=value`, or whose key is unknown."""
     key, equals, value = word.partition("=")
-    if word.startswith(("+", "~")) and not _for_hydra(word):
+    if word.startswith(("+", "~")) and not for_hydra(word):
         plain = f"{key.lstrip('+~')}={value or 'null' if word.startswith('~') else value}"
         raise UserError("recipe", word, "keys are neither added nor removed, only set", f"write {plain}")
     if not equals or not key:
         known = recipe_files.known()
         guess = f"did you mean recipe={word}?" if word in known or recipe_files.is_path(word) else "write key=value"
         raise UserError("recipe", word, "is not key=value", guess)
-    if key != "recipe" and not _for_hydra(word):
+    if key != "recipe" and not for_hydra(word):
         keys.refuse_unknown(key)
 
 
@@ -197,20 +164,6 @@ def _quoted(text: str) -> str:
     return f"'{text}'"
 
 
-def _jobs(words: list[str]) -> list[list[str]]:
-    """The command lines of a sweep: every combination of the values; none if a sweeper is to choose the values."""
-    parsed = OverridesParser.create().parse_overrides(words)
-    if any(override.is_interval_sweep() for override in parsed):
-        return []
-    return [list(job) for job in itertools.product(*map(_values, parsed))]
-
-
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
 def _register(choices: list[str]) -> list[str]:
     """Puts the schema, the chosen recipes and those that they derive from where Hydra finds them."""
     store = ConfigStore.instance()
@@ -232,12 +185,13 @@ def _schema() -> DictConfig:
     return schema
 
 
-def _compose(prepared: list[str], words: list[str]) -> Composed:
+def compose_prepared(line: list[str], words: list[str]) -> Composed:
+    """The recipe of words in Hydra's grammar; `words` are those that its folder is a function of."""
     try:
         with hydra.initialize_config_dir(str(packaged.configs()), version_base="1.3"):
-            config = hydra.compose("finetune", prepared)
+            config = hydra.compose("finetune", line)
     except Exception as error:  # some of what a defaults list can hold ends in an assertion
-        raise _explained(error) from error
+        raise explained(error) from error
     return _composed(config, words)
 
 
@@ -251,7 +205,7 @@ def _composed(config: DictConfig, words: list[str]) -> Composed:
         config.run.dir = config.run.dir or run_dir(config.name, words)
         recipe = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise _explained(error) from error
+        raise explained(error) from error
     return Composed(_at_home(typing.cast(Recipe, recipe)), OmegaConf.to_yaml(config), words)
 
 
@@ -268,12 +222,14 @@ def _at_home(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _key(word: str) -> str:
+def key_in(word: str) -> str:
+    """What a word sets."""
     return word.partition("=")[0].lstrip("+~")
 
 
-def _for_hydra(word: str) -> bool:
-    return _key(word).startswith(("hydra.", "hydra/"))
+def for_hydra(word: str) -> bool:
+    """Whether a word says how something is started, and not what."""
+    return key_in(word).startswith(("hydra.", "hydra/"))
 
 
 def _refuse_mistyped(content: dict[str, Any], file: str) -> None:
@@ -281,10 +237,10 @@ def _refuse_mistyped(content: dict[str, Any], file: str) -> None:
     try:
         OmegaConf.merge(_schema(), content)
     except OmegaConfBaseException as error:
-        raise _explained(error, file) from error
+        raise explained(error, file) from error
 
 
-def _explained(error: Exception, file: str = "") -> UserError:
+def explained(error: Exception, file: str = "") -> UserError:
     """What Hydra or OmegaConf has to say, in a line of ours."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:

@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune.calibrating.calibration import choose
 from finetune.distributing.cluster import Cluster, find_cluster, warning
 from finetune.errors import UserError
-from finetune.interruption import Interruption
+from finetune.interruption import GoesOn, Interruption
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
 from finetune.results import run_folder
@@ -28,6 +28,7 @@ def run(
     find_rate: bool = False,
     dry_run: bool = False,
     interruption: Interruption | None = None,
+    goes_on: GoesOn | None = None,
 ) -> int:
     """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
 
@@ -36,6 +37,7 @@ def run(
 
     Args:
       interruption: what tells whether the run was asked to end.
+      goes_on: tells after an evaluation before the last whether to train on, or to give the run up as `pruned`.
 
     Raises:
       UserError: anything that the user can mend.
@@ -53,19 +55,21 @@ def run(
         print(line)
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml, recipe.run.allow_change)
     if folder.is_finished and not find_rate:
-        return _say_finished(folder)
+        return say_finished(folder)
     if cluster is not None and not cluster.is_chief:
         with beside_the_chief(cluster) as own:
-            return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, cluster, own)
+            return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, None, cluster, own)
     with nullcontext() if dry_run else alone_in(folder.path, recipe.run.wait, check=interruption.check):
         # Another process may have been in it until now.
         folder = run_folder.claim(folder.path, recipe_yaml, recipe.run.allow_change)
         if folder.is_finished and not find_rate:
-            return _say_finished(folder)
-        return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, cluster, folder)
+            return say_finished(folder)
+        words = recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, goes_on
+        return _go(*words, cluster, folder)
 
 
-def _say_finished(folder: RunFolder) -> int:
+def say_finished(folder: RunFolder) -> int:
+    """One line of a run that has come to its end, and its page if that is missing."""
     from finetune.pages import page
 
     print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
@@ -82,6 +86,7 @@ def _go(
     find_rate: bool,
     dry_run: bool,
     interruption: Interruption,
+    goes_on: GoesOn | None,
     cluster: Cluster | None,
     own: RunFolder,
 ) -> int:
@@ -112,6 +117,7 @@ def _go(
     kept = run_folder.kept(folder.record, plan.phases) if saved else {}
     session = open_session(recipe, plan, pretrained, saved, kept, interruption, team)
     check_alike(team, recipe, plan.digests, 0 if saved is None else saved.step)
+    session.goes_on = goes_on if team.workers == 1 else None  # or all would have to be asked
     if find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0
@@ -138,5 +144,6 @@ def _go(
 
             # ---- Train, then write the pair, look at it once more, and say what came out.
             last = training.train(session, keeper, tell)
-            team.told(lambda: ending.finish(session, own, tell, last))
+            end = ending.give_up if session.is_given_up else ending.finish
+            team.told(lambda: end(session, own, tell, last))
     return 0

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.check import check_with_all
-from finetune.compose import Composed, anchored, compose, compose_each, run_dir
+from finetune.compose import Composed, anchored, compose, run_dir
 from finetune.errors import UserError, printable
 from finetune.jobs import cluster_words, detached, job_folder, kubernetes, sbatch
 from finetune.jobs.cluster_words import KUBERNETES, LOCAL, SLURM, Cluster
@@ -47,6 +47,7 @@ from finetune.listing import entry
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.results import run_folder
+from finetune.sweeping.asked import asked
 
 USAGE = "write submit recipe=NAME … cluster=KIND, or submit --status RUN"
 _PAUSE = 1.0  # seconds between two looks at what a job has printed;
@@ -100,7 +101,10 @@ def _runs(words: list[str], is_sweep: bool) -> _Runs:
     if not is_sweep:
         composed = anchored(compose(words))
         return _Runs([composed], Path(composed.recipe.run.dir or "."), False)
-    each = [anchored(composed) for composed in compose_each(words)]
+    each = [anchored(job.composed) for job in asked(words).jobs]
+    if not each:
+        what = "chooses values as it goes, and these jobs are submitted at once"
+        raise UserError("recipe", "--multirun", what, "give the values: key=1e-2,1e-3")
     folders = [composed.recipe.run.dir for composed in each]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise UserError("recipe", "run.dir", f"'{twice[0]}' is the folder of several runs", "leave run.dir out")

@@ -28,35 +28,39 @@ _CURVES = 6  # runs in one figure
 _LETTERS = 28  # of a value in a column
 _NOTHING = "None of them has been evaluated yet."
 _NO_CHOICE = ("run.dir",)
+_FAR = {"finished": "", "pruned": ", pruned"}
 
 
-def write(folders: Sequence[Path], out: Path) -> Path:
+def write(folders: Sequence[Path], out: Path, beneath: Content = None, title: str = "") -> Path:
     """Writes the page of several runs; gives its file."""
-    write_text(out, page([read(folder) for folder in folders], out.parent))
+    write_text(out, page([read(folder) for folder in folders], out.parent, beneath, title))
     return out
 
 
-def page(runs: Sequence[RunFiles], place: Path) -> str:
+def page(runs: Sequence[RunFiles], place: Path, beneath: Content = None, title: str = "") -> str:
     """The page as text of an HTML file, the best run first.
 
     Args:
       place: the folder that the page will lie in, from which it refers to the pages of the runs.
+      beneath: what is to stand under the table.
     """
-    order = sorted(runs, key=_rank)
+    order = sorted(runs, key=rank)
     metrics = list(dict.fromkeys(name for run in order for name in results(run)))
     keys = differing(order)
-    title = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    counted = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     shown = keys if len(keys) <= _KEYS else []
     is_all = bool(shown) and all(len(_said(run, key)) <= _LETTERS for run in order for key in keys)
     first = list(dict.fromkeys(next(iter(results(run)), "") for run in order))
+    sorted_by = f"Sorted by {', '.join(filter(None, first))}, the best first."
     body = [
-        tag("h1", title),
-        tag("p", f"Sorted by {', '.join(filter(None, first))}, the best first." if metrics else _NOTHING),
-        _table(order, metrics, shown, place),
+        tag("h1", title or counted),
+        tag("p", f"{counted}. " if title else None, sorted_by if metrics else _NOTHING),
+        _table(order, metrics, shown, place) if order else None,
+        beneath,
         folded(f"what differs between the recipes: {_counted(keys)}", _choices(order, keys)) if not is_all else None,
         _curves(order, metrics),
     ]
-    return document(title, body)
+    return document(title or counted, body)
 
 
 def results(run: RunFiles) -> dict[str, Mapping[str, float | None]]:
@@ -66,13 +70,21 @@ def results(run: RunFiles) -> dict[str, Mapping[str, float | None]]:
         named = {head: f"{head}/" if len(heads) > 1 else "" for head in heads}
         return {f"{named[head]}{found['main']}": found["metrics"][found["main"]] for head, found in heads.items()}
     newest = next(reversed(run.of_phase("eval")), {})
-    losses = {key.removesuffix(".loss"): loss for key, loss in run.recipe.items() if key.endswith(".loss")}
+    mains = main_metrics(run.recipe)
+    return {name: {"value": newest[name], "low": None, "high": None} for name in mains if name in newest}
+
+
+def main_metrics(recipe: Mapping[str, Any]) -> list[str]:
+    """The metric to remember of each head of a recipe, which has dotted keys, as evaluations name it.
+
+    >>> main_metrics({"head.loss": "softmax"}), main_metrics({"heads.a.loss": "squared", "eval.metrics": ["mae"]})
+    (['accuracy'], ['a/mae'])
+    """
+    losses = {key.removesuffix(".loss"): loss for key, loss in recipe.items() if key.endswith(".loss")}
     several = {key.removeprefix("heads."): loss for key, loss in losses.items() if key.startswith("heads.")}
-    asked = run.recipe.get("eval.metrics") or []
-    mains = {f"{head}/{chosen(asked, loss)[0]}" for head, loss in several.items()} or {
-        chosen(asked, losses.get("head", "softmax"))[0]
-    }
-    return {name: {"value": newest[name], "low": None, "high": None} for name in newest if name in mains}
+    asked = recipe.get("eval.metrics") or []
+    alone = [chosen(asked, losses.get("head", "softmax"))[0]]
+    return [f"{head}/{chosen(asked, loss)[0]}" for head, loss in several.items()] or alone
 
 
 def differing(runs: Sequence[RunFiles]) -> list[str]:
@@ -82,14 +94,25 @@ def differing(runs: Sequence[RunFiles]) -> list[str]:
     return [key for key in keys if len({_said(run, key, defaults) for run in runs}) > 1]
 
 
-def _rank(run: RunFiles) -> tuple[bool, str, float, str]:
-    """By the first metric; those that have none, or no number, come last."""
-    for name, metric in results(run).items():
-        if (found := metric["value"]) is not None and math.isfinite(found):
-            less = name.rpartition("/")[2] in LESS_IS_BETTER
-            return False, name, found if less else -found, run.name
-        return True, name, 0.0, run.name
-    return True, "", 0.0, run.name
+def yardstick(run: RunFiles) -> tuple[str, float] | None:
+    """What runs are compared by, the first metric, and its value in this one; None where it has none, or no number."""
+    name, metric = next(iter(results(run).items()), ("", {"value": None}))
+    value = metric["value"]
+    return None if value is None or not math.isfinite(value) else (name, value)
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether runs with less of a metric come first."""
+    return metric.rpartition("/")[2] in LESS_IS_BETTER
+
+
+def rank(run: RunFiles) -> tuple[bool, bool, str, float, str]:
+    """By the first metric; what was pruned comes after all others, and then what has none, or no number."""
+    found, is_pruned = yardstick(run), run.record.get("status") == "pruned"
+    if found is None:
+        return True, is_pruned, "", 0.0, run.name
+    name, value = found
+    return False, is_pruned, name, value if less_is_better(name) else -value, run.name
 
 
 def _table(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str], place: Path) -> Markup:
@@ -100,7 +123,7 @@ def _table(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str]
     for run in runs:
         found = {name: value(*metric.values()) for name, metric in results(run).items()}
         named = list(found.values()) if are_alike else [_lines(f"{_arrowed(name)} {it}" for name, it in found.items())]
-        far = f"{run.step:,}" if run.is_finished else f"{run.step:,} so far"
+        far = f"{run.step:,}{_FAR.get(run.record.get('status', ''), ' so far')}"
         chosen = [_cropped(_said(run, key)) for key in keys]
         lines.append([_link(run, place), *chosen, *named, _best(run), far, took(run), _baselines(run)])
     first = 1 + len(keys)
@@ -110,7 +133,7 @@ def _table(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str]
 
 
 def _arrowed(metric: str) -> str:
-    return f"{metric}\u00a0{'↓' if metric.rpartition('/')[2] in LESS_IS_BETTER else '↑'}"
+    return f"{metric}\u00a0{'↓' if less_is_better(metric) else '↑'}"
 
 
 def _counted(keys: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Sweeps: many trials by one command, each a run and a process of its own."""
