@@ -51,6 +51,34 @@ def test_the_best_comes_first_and_what_differs_has_a_column(made: Make, tmp_path
     assert page.count('class="name s') == 3  # the curves of all in one figure
 
 
+def test_of_equals_the_better_evaluation_comes_first_and_what_was_pruned_last(made: Make, tmp_path: Path):
+    best = [{"metric": "loss", "step": 3, "value": value, "pair": None} for value in (0.5, 0.25)]
+    runs = [made("a", 0.5, best=best[0]), made("b", 0.5, best=best[1]), made("c", 0.0, status="pruned", step=4)]
+    page = comparison.page(runs, tmp_path)
+    assert order(page) == ["b", "a", "c"]
+    assert ">4,\u00a0pruned</td>" in page
+
+
+def test_numbers_that_differ_have_a_figure_and_curves_are_called_by_them(made: Make, tmp_path: Path):
+    rates = ("0.1", "0.01", "0.0012345678901234")
+    page = comparison.page([made(f"r{n}", 0.5, rate=rate) for n, rate in enumerate(rates)], tmp_path)
+    assert "<figcaption>accuracy by train.learning_rate</figcaption>" in page
+    assert "train.learning_rate (log)</text>" in page
+    assert ">0.001235</text>" in page  # with the name of the key it would be too long
+    assert '<span title="0.0012345678901234">0.001235</span>' in page
+    same = comparison.page([made("s0", 0.5), made("s1", 0.5)], tmp_path)
+    assert "accuracy by" not in same
+
+
+def test_what_is_to_stand_beneath_the_table_does_with_a_title_of_its_own(made: Make, tmp_path: Path):
+    file = comparison.write([made("a", 0.5).path], tmp_path / "out.html", "said < beneath", title="Mine")
+    page = file.read_text()
+    assert "<title>Mine</title>" in page
+    assert "<p>1 run. Sorted by accuracy, the best first.</p>" in page
+    assert page.index("</table>") < page.index("said &lt; beneath")
+    assert "<h1>0 runs</h1>" in comparison.page([], tmp_path)
+
+
 def test_less_of_a_loss_is_better_and_no_number_is_last(made: Make, tmp_path: Path):
     runs = [made("a", 0.75, main="brier"), made("b", 0.25, main="brier"), made("c", float("nan"), main="brier")]
     assert order(comparison.page(runs, tmp_path)) == ["b", "a", "c"]

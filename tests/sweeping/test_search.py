@@ -162,7 +162,7 @@ def test_the_worse_half_is_pruned_and_is_no_failure(workdir: Path, trained: Ran,
     assert f"sweep: 12 trials: {done} done, {len(given_up)} pruned\n" in out
     assert states().count("PRUNED") == len(given_up)
     (place,) = Path("sweeps").iterdir()
-    assert (place / "index.html").read_text().count("15, pruned</td>") == len(given_up)
+    assert (place / "index.html").read_text().count("15,\u00a0pruned</td>") == len(given_up)
     entries = json.loads((place / "sweep.json").read_text())["trials"]
     assert [e["status"] for e in entries].count("pruned") == len(given_up)
     again = trained(run)

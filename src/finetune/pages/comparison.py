@@ -27,8 +27,11 @@ _KEYS = 6  # that differ and have a column each; more of them have a table of th
 _CURVES = 6  # runs in one figure
 _LETTERS = 28  # of a value in a column
 _NOTHING = "None of them has been evaluated yet."
+_NAME = 16  # letters of a curve's name
+_DIGITS = 8  # a number of more of them is shown by four that say something
 _NO_CHOICE = ("run.dir",)
-_FAR = {"finished": "", "pruned": ", pruned"}
+_NO_SCALE = ("run.seed",)  # more of it is not more of anything
+_FAR = {"finished": "", "pruned": ",\u00a0pruned"}
 
 
 def write(folders: Sequence[Path], out: Path, beneath: Content = None, title: str = "") -> Path:
@@ -58,7 +61,7 @@ def page(runs: Sequence[RunFiles], place: Path, beneath: Content = None, title: 
         _table(order, metrics, shown, place) if order else None,
         beneath,
         folded(f"what differs between the recipes: {_counted(keys)}", _choices(order, keys)) if not is_all else None,
-        _curves(order, metrics),
+        _figures([*_curves(order, metrics, keys), *_over_choices(order, metrics, keys)]),
     ]
     return document(title or counted, body)
 
@@ -106,13 +109,17 @@ def less_is_better(metric: str) -> bool:
     return metric.rpartition("/")[2] in LESS_IS_BETTER
 
 
-def rank(run: RunFiles) -> tuple[bool, bool, str, float, str]:
-    """By the first metric; what was pruned comes after all others, and then what has none, or no number."""
-    found, is_pruned = yardstick(run), run.record.get("status") == "pruned"
+def rank(run: RunFiles) -> tuple[bool, bool, str, float, float, str]:
+    """By the first metric, of equals by the best evaluation; what was pruned, or has no number, comes last."""
+    found, best, is_pruned = yardstick(run), best_of(run), run.record.get("status") == "pruned"
+    tie = _signed(best["metric"], best["value"]) if best else 0.0
     if found is None:
-        return True, is_pruned, "", 0.0, run.name
-    name, value = found
-    return False, is_pruned, name, value if less_is_better(name) else -value, run.name
+        return True, is_pruned, "", 0.0, tie, run.name
+    return False, is_pruned, found[0], _signed(*found), tie, run.name
+
+
+def _signed(metric: str, value: float) -> float:
+    return value if less_is_better(metric) else -value
 
 
 def _table(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str], place: Path) -> Markup:
@@ -141,7 +148,9 @@ def _counted(keys: Sequence[str]) -> str:
 
 
 def _cropped(text: str) -> Content:
-    return text if len(text) <= _LETTERS else tag("span", f"{text[: _LETTERS - 1]}…", title=text)
+    shown = _short(text)
+    shown = shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS - 1]}…"
+    return text if shown == text else tag("span", shown, title=text)
 
 
 def _lines(texts: Iterable[str]) -> Content:
@@ -174,16 +183,66 @@ def _choices(runs: Sequence[RunFiles], keys: Sequence[str]) -> Markup:
 
 
 def _said(run: RunFiles, key: str, defaults: Mapping[str, Any] | None = None) -> str:
-    given = run.recipe.get(key, (flat(asdict(Recipe())) if defaults is None else defaults).get(key))
+    given = _given(run, key, defaults)
     return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 
-def _curves(runs: Sequence[RunFiles], metrics: Sequence[str]) -> Markup | None:
+def _given(run: RunFiles, key: str, defaults: Mapping[str, Any] | None = None) -> Any:
+    return run.recipe.get(key, (flat(asdict(Recipe())) if defaults is None else defaults).get(key))
+
+
+def _called(run: RunFiles, keys: Sequence[str]) -> str:
+    """What a run is called in a figure: by what differs, where that is little, for folders are named by digests.
+
+    >>> from types import SimpleNamespace
+    >>> _called(SimpleNamespace(name="a-1f", recipe={"run.seed": 3}), ["run.seed"])
+    'seed 3'
+    """
+    told = [_short(_said(run, key)) for key in keys]
+    named = [f"{key.rpartition('.')[2]} {it}" for key, it in zip(keys, told, strict=True)]
+    texts = [text for text in (", ".join(named), ", ".join(told)) if 0 < len(text) <= _LETTERS]
+    return next((text for text in texts if len(text) <= _NAME), texts[-1] if texts else run.name)
+
+
+def _short(text: str) -> str:
+    """A number that was found by a search, with the digits that say something."""
+    try:
+        return f"{float(text):.4g}" if len(text) > _DIGITS else text
+    except ValueError:
+        return text
+
+
+def _figures(figures: Sequence[Markup]) -> Markup | None:
+    return tag("div", figures, class_="figures") if any(figures) else None
+
+
+def _curves(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str]) -> list[Markup]:
     figures = []
     for metric in metrics:
         drawn = [(run, found) for run in runs if (found := points(run.of_phase("eval"), metric))]
         there = drawn[:_CURVES]
-        series = [Series(run.name, found, f"s{number}") for number, (run, found) in enumerate(there)]
+        named = [_called(run, keys) for run, _ in there]
+        series = [Series(name, found, f"s{n}") for n, (name, (_, found)) in enumerate(zip(named, there, strict=True))]
         more = f" of {there[0][0].name}" if len(there) == 1 else f" of the first {_CURVES}" * (len(drawn) > _CURVES)
         figures.append(chart(f"{metric}{more}", series, "step", may_be_log=True))
-    return tag("div", figures, class_="figures") if any(figures) else None
+    return figures
+
+
+def _over_choices(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str]) -> list[Markup]:
+    """The first metric over each number that differs; what was not trained to its end has no interval."""
+    figures = []
+    for key in (key for key in keys if metrics and key not in _NO_SCALE):
+        numbers = [_given(run, key) for run in runs]
+        if not all(isinstance(at, (int, float)) and not isinstance(at, bool) for at in numbers):
+            continue
+        shown = zip(numbers, (results(run).get(metrics[0], {"value": None}) for run in runs), strict=True)
+        there = [(at, found) for at, found in shown if found["value"] is not None]
+        whole = [(at, found) for at, found in there if found["low"] is not None]
+        others = [(at, found["value"]) for at, found in there if found["low"] is None]
+        ends = [(found["low"], found["high"]) for _, found in whole]
+        series = [
+            Series("finished" * bool(others), [(at, found["value"]) for at, found in whole], "s0", False, True, ends),
+            Series("not to the end", others, "s1", is_line=False, has_dots=True),
+        ]
+        figures.append(chart(f"{metrics[0]} by {key}", series, key, is_over_choices=True))
+    return figures

@@ -65,10 +65,12 @@ def chart(
     marks: Sequence[Mark] = (),
     may_be_log: bool = False,
     is_square: bool = False,
+    is_over_choices: bool = False,
 ) -> Markup:
     """Series over a common axis, as a figure with its title; nothing where there is no point to draw.
 
     Args:
+      is_over_choices: what lies across was chosen, and is no time that begins at 0: ratios may count on it.
       is_square: both axes have the same scale, and a diagonal.
     """
     shown = [one for one in series if one.sound()]
@@ -77,10 +79,10 @@ def chart(
         return Markup()
     xs, ys = [x for x, _ in points], [y for _, y in points]
     ys += [end for one in shown for span in one.spans for end in span] + [level.value for level in levels]
-    xs, ys = ([*xs, *ys], [*xs, *ys]) if is_square else ([0.0, *xs], ys)
+    xs, ys = ([*xs, *ys], [*xs, *ys]) if is_square else (xs if is_over_choices else [0.0, *xs], ys)
     gutter = 14.0 if len(shown) == 1 and not levels else _GUTTER
     right, bottom = WIDTH - gutter, HEIGHT - _BOTTOM
-    across = scale(xs, _LEFT, right, room=0.03 if is_square else 0.0)
+    across = scale(xs, _LEFT, right, is_over_choices, 0.03 if is_square else 0.05 if is_over_choices else 0.0)
     up = scale(ys, bottom, _TOP, may_be_log, room=0.03 if is_square else 0.06)
     if is_square:
         across = Scale(across.low, across.high, _LEFT, _LEFT + bottom - _TOP)
@@ -104,7 +106,7 @@ def _frame(across: Scale, up: Scale, x_name: str, y_name: str, right: float, bot
         *(_words(_LEFT - 6, up(y) + 4, short(y), "end") for y in up.ticks()),
         *(_words(across(x), bottom + 16, short(x), "middle") for x in across.ticks()),
         tag("path", class_="axis", d=f"M{_LEFT:.1f} {bottom:.1f}H{right:.1f}"),
-        _words((_LEFT + right) / 2, bottom + 32, x_name, "middle"),
+        _words((_LEFT + right) / 2, bottom + 32, x_name + " (log)" * across.is_log, "middle"),
         *([_words(_LEFT - 44, _TOP - 12, y_name + (" (log)" if up.is_log else ""))] if y_name or up.is_log else []),
     ]
 

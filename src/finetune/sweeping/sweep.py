@@ -112,5 +112,5 @@ def told(trial: Trial, of: int, place: Place, run: Callable[[], Outcome]) -> Out
         print(printable(f"failed: trial {trial.number + 1}: {outcome.error}"), file=sys.stderr, flush=True)
     elif not place.is_shown:
         result = run_folder.read_record(trial.folder).get("result", "")
-        print(printable(f"done: trial {trial.number + 1}: {result}"), flush=True)
+        print(printable(f"trial {trial.number + 1}: {result}"), flush=True)
     return outcome
