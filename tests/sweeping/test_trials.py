@@ -48,7 +48,7 @@ def test_what_it_says_is_shown_and_kept(workdir: Path, place: Place, capsys):
     ("program", "status", "error"),
     [
         ("print('error[data] a: is b; do c'); sys.exit(2)", 2, "error[data] a: is b; do c"),
-        ("print('error[source] a: b\\n  c: d'); sys.exit(3)", 3, "error[source] a: b c: d"),
+        ("print('error[source] a: b\\n  c: d'); sys.exit(3)", 3, "error[source] a: b"),
         ("import os; os.kill(os.getpid(), 9)", 137, "ended by SIGKILL: from outside, or out of memory"),
         ("import os; os.abort()", 134, "ended by SIGABRT"),
         ("print('last words'); sys.exit(7)", 7, "status 7: last words"),
@@ -118,7 +118,7 @@ def test_it_waits_for_what_a_killed_sweep_has_left(workdir: Path, place: Place, 
     assert last == "now"
 
 
-def test_an_error_of_several_lines_is_the_last_one():
+def test_the_error_is_the_last_one_by_its_first_line():
     lines = ["error[data] old: x", "init: again", "error[data] new: y", "  and more"]
-    assert error_in(lines, 2) == "error[data] new: y and more"
+    assert error_in(lines, 2) == "error[data] new: y"
     assert error_in([], 1) == "status 1"

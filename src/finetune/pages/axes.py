@@ -62,10 +62,10 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 def short(value: float) -> str:
     """A number as a figure writes it.
 
-    >>> short(0.1), short(1e-7), short(12000.0), short(0.92063)
-    ('0.1', '1e-07', '12,000', '0.9206')
+    >>> short(0.1), short(1e-7), short(12000.0), short(0.92063), short(1e10)
+    ('0.1', '1e-07', '12,000', '0.9206', '1e+10')
     """
-    return f"{value:,.0f}" if abs(value) >= 1000 and float(value).is_integer() else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 and float(value).is_integer() else f"{value:.4g}"
 
 
 def exact(value: float) -> str:

@@ -229,19 +229,23 @@ def _curves(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str
 
 
 def _over_choices(runs: Sequence[RunFiles], metrics: Sequence[str], keys: Sequence[str]) -> list[Markup]:
-    """The first metric over each number that differs; what was not trained to its end has no interval."""
+    """The first metric over each number that differs."""
     figures = []
     for key in (key for key in keys if metrics and key not in _NO_SCALE):
         numbers = [_given(run, key) for run in runs]
         if not all(isinstance(at, (int, float)) and not isinstance(at, bool) for at in numbers):
             continue
-        shown = zip(numbers, (results(run).get(metrics[0], {"value": None}) for run in runs), strict=True)
-        there = [(at, found) for at, found in shown if found["value"] is not None]
-        whole = [(at, found) for at, found in there if found["low"] is not None]
-        others = [(at, found["value"]) for at, found in there if found["low"] is None]
-        ends = [(found["low"], found["high"]) for _, found in whole]
+        found = [(run, at, results(run).get(metrics[0], {})) for run, at in zip(runs, numbers, strict=True)]
+        whole = [(at, v) for run, at, it in found if run.is_finished and (v := it.get("value")) is not None]
+        others = [(at, v) for run, at, it in found if not run.is_finished and (v := it.get("value")) is not None]
+        ends = [
+            (low, high)
+            for run, _, it in found
+            if run.is_finished and (low := it.get("low")) is not None and (high := it.get("high")) is not None
+        ]
+        spans = ends if len(ends) == len(whole) else ()
         series = [
-            Series("finished" * bool(others), [(at, found["value"]) for at, found in whole], "s0", False, True, ends),
+            Series("finished" * bool(others), whole, "s0", is_line=False, has_dots=True, spans=spans),
             Series("not to the end", others, "s1", is_line=False, has_dots=True),
         ]
         figures.append(chart(f"{metrics[0]} by {key}", series, key, is_over_choices=True))

@@ -140,7 +140,7 @@ def sweep_dir(names: Sequence[str], words: Iterable[str], sweeper: str = GRID) -
     """Where a sweep lies: a function of its recipes and of what is swept, never of the clock or of how it is launched.
 
     >>> sweep_dir(["vgg_2class"], ["recipe=vgg_2class", "run.seed=0,1"])
-    'sweeps/vgg_2class-04a1a1ec'
+    'sweeps/vgg_2class-77b25d6e'
     """
     telling = sorted((word for word in words if key_in(word) != "recipe"), key=key_in)
     text = "\n".join([*telling, *([SWEEPER + sweeper] if sweeper != GRID else [])])

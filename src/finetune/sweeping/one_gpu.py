@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+_PAUSE = 0.2  # seconds between two looks
 
 
 def gpus(environment: Mapping[str, str], count: int) -> list[str]:
@@ -23,30 +25,35 @@ def gpus(environment: Mapping[str, str], count: int) -> list[str]:
     return named[:hidden]  # CUDA sees none behind one that is none
 
 
-def in_turn(number: int, there: Sequence[str]) -> list[str]:
-    """Which GPUs trial `number` would have, the first one by its number.
+def in_turn(number: int, count: int) -> list[int]:
+    """The places of the GPUs in the order in which trial `number` would have them: the first one by its number.
 
-    >>> in_turn(0, ["0", "1", "2"]), in_turn(4, ["0", "1", "2"])
-    (['0', '1', '2'], ['1', '2', '0'])
+    >>> in_turn(0, 3), in_turn(4, 3), in_turn(4, 0)
+    ([0, 1, 2], [1, 2, 0], [])
     """
-    first = number % len(there) if there else 0
-    return [*there[first:], *there[:first]]
+    first = number % count if count else 0
+    return [*range(first, count), *range(first)]
 
 
 @contextmanager
-def one_of(there: Sequence[str], number: int, place: Path) -> Iterator[dict[str, str]]:
-    """What shows a trial one GPU only: the first in its turn that no other trial has, or the first where all have one.
+def one_of(there: Sequence[str], number: int, place: Path, check: Callable[[], None]) -> Iterator[dict[str, str]]:
+    """What shows a trial one GPU only: the first in its turn that no other trial has, as soon as there is one.
+
+    Whoever wants two trials on a GPU names it twice.
 
     Args:
       place: a folder of this sweep, in which a file for each GPU is locked as long as a trial has it.
+      check: is called while it waits, and may raise.
     """
-    wanted = in_turn(number, there)
-    for name in wanted:
-        with (place / f"gpu-{name.replace('/', '-')}").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield {VISIBLE: name}
-            return
-    yield {VISIBLE: wanted[0]} if wanted else {}
+    while there:
+        for turn in in_turn(number, len(there)):
+            with (place / f"gpu-{turn}").open("a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                yield {VISIBLE: there[turn]}
+                return
+        check()
+        time.sleep(_PAUSE)
+    yield {}

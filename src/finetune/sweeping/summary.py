@@ -28,7 +28,7 @@ def finish(folder: Path, trials: Sequence[Trial], outcomes: Iterable[Outcome]) -
     runs = {trial.number: read(trial.folder) for trial in trials if is_run(trial.folder)}
     best = best_of(run for number, run in runs.items() if states[number] == DONE)
     wrong = [trial for trial in trials if states[trial.number] == FAILED]
-    beneath = _failures(folder, wrong, failed)
+    beneath = _failures(wrong, failed, {trial.number: log_of(folder, trial) for trial in wrong})
     names = {str(trial.folder): trial.name for trial in trials}
     comparison.write([run.path for run in runs.values()], folder / PAGE, beneath, title=f"Sweep {folder.name}")
     entries = [_entry(folder, trial, states[trial.number], failed.get(trial.number)) for trial in trials]
@@ -89,13 +89,13 @@ def _own(names: Mapping[str, str], run: RunFiles) -> str:
     return f"; {own}" if own and own != str(run.path) else ""
 
 
-def _failures(folder: Path, wrong: Sequence[Trial], failed: Mapping[int, Outcome]) -> Content:
+def _failures(wrong: Sequence[Trial], failed: Mapping[int, Outcome], logs: Mapping[int, Path]) -> Content:
     """The trials that failed, with what they said."""
     if not wrong:
         return None
     rows: list[list[Content]] = []
     for trial in wrong:
-        log = log_of(folder, trial)
+        log = logs[trial.number]
         there = tag("a", log.name, href=quote(f"{LOGS}/{log.name}")) if log.is_file() else ""
         rows.append([trial.folder.name, trial.name, failed[trial.number].error, there])
     return [tag("h2", "Failed"), table(["run", "values", "what it said", "log"], rows)]

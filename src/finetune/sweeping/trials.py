@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from finetune.errors import MAX_LINES, printable
+from finetune.errors import printable
 from finetune.interruption import REQUEUE, Interruption, heeding_signals
 from finetune.results.appending import Appending
 from finetune.results.lock import LOCK, alone_in
@@ -52,6 +52,10 @@ class Outcome:
     error: str = ""
 
 
+class Stopped(Exception):
+    """Somebody has asked the sweep to end."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where trials run: the folder of the sweep, one for what is under way only, and what they share.
@@ -70,6 +74,11 @@ class Place:
         """Where somebody has asked the sweep to end, this is there."""
         return self.scratch / STOP
 
+    def check(self) -> None:
+        """Raises `Stopped` if somebody has."""
+        if self.stop.exists():
+            raise Stopped
+
     def log(self, trial: Trial) -> Path:
         """What the processes of a trial have said."""
         return self.folder / LOGS / f"{trial.folder.name}.log"
@@ -85,38 +94,28 @@ def run_trial(trial: Trial, place: Place, goes_on: GoesOn = always) -> Outcome:
             interruption = held.enter_context(heeding_signals())
             held.enter_context(interruption.awaited())
             held.enter_context(passing_on(interruption, place.stop))
-        if place.stop.exists() or not _is_free(trial, place):
+        try:
+            place.check()
+            _wait_for(trial, place)
+            return _run(trial, place, goes_on)
+        except Stopped:
             return Outcome(trial.number, REQUEUE)
-        return _run(trial, place, goes_on)
 
 
-def _is_free(trial: Trial, place: Place) -> bool:
-    """Waits until no other process is in the run folder; gives whether that was before anybody asked to end.
+def _wait_for(trial: Trial, place: Place) -> None:
+    """Waits until no other process is in the run folder.
 
     It may be what is left of a sweep that was killed: its trials save when they notice, which takes a moment.
     """
-    if not (trial.folder / LOCK).exists():
-        return True
-    try:
-        with alone_in(trial.folder, wait=True, check=lambda: _check(place)):
-            return True
-    except _Stopped:
-        return False
-
-
-class _Stopped(Exception):
-    """Somebody has asked the sweep to end."""
-
-
-def _check(place: Place) -> None:
-    if place.stop.exists():
-        raise _Stopped
+    if (trial.folder / LOCK).exists():
+        with alone_in(trial.folder, wait=True, check=place.check):
+            pass
 
 
 def _run(trial: Trial, place: Place, goes_on: GoesOn) -> Outcome:
     log = place.log(trial)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with one_of(place.gpus, trial.number, place.scratch) as shown, wire(goes_on) as end:
+    with one_of(place.gpus, trial.number, place.scratch, place.check) as shown, wire(goes_on) as end:
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune", *trial.words],
             stdin=subprocess.DEVNULL,
@@ -160,18 +159,17 @@ def _read(said: IO[bytes], log: Path, is_shown: bool, last: deque[str]) -> None:
 
 
 def error_in(lines: Sequence[str], status: int) -> str:
-    """The error among the last lines that a process has said; in other words where it had no time for one.
+    """The line of the error among the last lines that a process has said, or how it ended if it said none.
 
     >>> error_in(["init: runs/a", "error[numerics] loss: is NaN", "  at step 3"], 4)
-    'error[numerics] loss: is NaN at step 3'
+    'error[numerics] loss: is NaN'
     >>> error_in(["init: runs/a"], 137)
     'ended by SIGKILL: from outside, or out of memory'
     """
     if not status:
         return ""
-    there = [place for place, line in enumerate(lines) if line.startswith("error[")]
-    if there:
-        return printable(" ".join(line.strip() for line in list(lines)[there[-1] :][:MAX_LINES]))
+    if told := next((line for line in reversed(lines) if line.startswith("error[")), ""):
+        return printable(told)
     if status > 128:
         try:
             name = signal.Signals(status - 128).name
