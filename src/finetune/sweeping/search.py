@@ -14,10 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import optuna  # pyright: ignore[reportMissingImports] - an extra
-from optuna.storages.journal import JournalFileBackend  # pyright: ignore[reportMissingImports]
-from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
-
 from finetune.errors import STATUS, UserError
 from finetune.interruption import GoesOn
 from finetune.pages.comparison import less_is_better, main_metrics, yardstick
@@ -63,6 +59,9 @@ def open_study(file: Path, less: bool, recipe_yaml: str) -> Any:
     Raises:
       UserError: it is another recipe's.
     """
+    import optuna  # pyright: ignore[reportMissingImports] - an extra, and so imported where it is needed
+    from optuna.storages.journal import JournalFileBackend  # pyright: ignore[reportMissingImports]
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what there is to be said, the sweep says
     Path(f"{file}{_LOCK}").unlink(missing_ok=True)
     _cut_off(file)
@@ -117,10 +116,12 @@ class _Search:
             raise
 
     def _next(self) -> Any:
+        import optuna  # pyright: ignore[reportMissingImports]
+
         with self._alone:
             if self._left:
                 earlier = self._left.pop(0)
-                if earlier.state != TrialState.RUNNING:
+                if earlier.state != optuna.trial.TrialState.RUNNING:
                     return earlier
                 trial = optuna.trial.Trial(self._study, earlier._trial_id)
             elif len(self._study.trials) >= self._most:
@@ -146,6 +147,8 @@ class _Search:
 
     def _tell(self, trial: Any, ran: Trial, outcome: Outcome) -> Outcome:
         """Puts into the study what came out; what could come out otherwise is left to be tried again."""
+        from optuna.trial import TrialState  # pyright: ignore[reportMissingImports]
+
         if self._study.trials[trial.number].state != TrialState.RUNNING:
             return outcome
         if outcome.status == STATUS["numerics"]:
