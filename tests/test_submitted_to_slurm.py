@@ -14,6 +14,7 @@ import pytest
 from finetune.jobs import job_folder
 from finetune.jobs.cluster_words import Cluster
 from finetune.jobs.job_script import Order, script
+from tests.distributing.test_workers import furthest
 from tests.test_submitting import assert_same, checkout, command, mine, spoil, waited
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +107,19 @@ def test_a_job_that_is_preempted_and_one_that_is_signalled_go_on(slurm, undistur
     waited(job.is_done, 300)
     assert "begins again: scontrol requeue" in job.text("events-0.txt")
     assert_same(job.run, undisturbed)
+
+
+def test_two_workers_of_a_job_are_asked_and_go_on_together_to_the_result_of_one(
+    slurm, undisturbed: Path, tmp_path: Path
+):
+    job = Submitted(tmp_path / "work", {**slurm, "SLOW": "0.01"}, "cluster.tasks=2", "cluster.cpus=1")
+    job.reaches(5)
+    job.slurm("scancel", "--signal=USR1", "--batch", job.id)
+    waited(job.is_done, 400)
+    assert job.starts() == 2
+    assert job.text("train.log").count("distribute: 2 workers, 2 replicas (") == 2
+    assert "by Slurm" in job.text("train.log")
+    assert furthest(job.run, undisturbed) < 1e-5  # Adam divides by small numbers, which makes more of rounding
 
 
 # The first start is asked to end; the second finds the disk full; the third is done.
