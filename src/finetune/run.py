@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.calibrating.calibration import choose
@@ -45,27 +45,47 @@ def run(
     """
     interruption = interruption or Interruption()
     interruption.begin()  # a job before this one, of a sweep, may have been asked to end
+    asked = _Asked(recipe, recipe_yaml, overrides, find_rate, dry_run, interruption, goes_on)
 
     # ---- Is there anything to do, and is nobody else doing it? Of several workers one has the folder, and writes.
-    cluster = find_cluster(recipe.distribute, recipe.run.workers, recipe.run.worker, os.environ)
-    if cluster is not None and (find_rate or dry_run):
-        what = f"this is {cluster.said}, and a search or a rehearsal needs one"
-        raise UserError("recipe", "distribute", what, "add distribute=none, and start it once")
-    for line in warning(recipe.distribute, os.environ):
-        print(line)
+    cluster = _workers(asked)
     folder = run_folder.claim(Path(recipe.run.dir or "."), recipe_yaml, recipe.run.allow_change)
     if folder.is_finished and not find_rate:
         return say_finished(folder)
     if cluster is not None and not cluster.is_chief:
         with beside_the_chief(cluster) as own:
-            return _go(recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, None, cluster, own)
+            return _go(asked, cluster, folder, own)
     with nullcontext() if dry_run else alone_in(folder.path, recipe.run.wait, check=interruption.check):
         # Another process may have been in it until now.
         folder = run_folder.claim(folder.path, recipe_yaml, recipe.run.allow_change)
         if folder.is_finished and not find_rate:
             return say_finished(folder)
-        words = recipe, recipe_yaml, overrides, folder, find_rate, dry_run, interruption, goes_on
-        return _go(*words, cluster, folder)
+        return _go(asked, cluster, folder, folder)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `run` is asked for; see there."""
+
+    recipe: Recipe
+    recipe_yaml: str
+    overrides: list[str]
+    find_rate: bool
+    dry_run: bool
+    interruption: Interruption
+    goes_on: GoesOn | None
+
+
+def _workers(asked: _Asked) -> Cluster | None:
+    """Who trains together; None where this process trains alone."""
+    asked_for = asked.recipe.run
+    cluster = find_cluster(asked.recipe.distribute, asked_for.workers, asked_for.worker, os.environ)
+    if cluster is not None and (asked.find_rate or asked.dry_run):
+        what = f"this is {cluster.said}, and a search or a rehearsal needs one"
+        raise UserError("recipe", "distribute", what, "add distribute=none, and start it once")
+    for line in warning(asked.recipe.distribute, os.environ):
+        print(line)
+    return cluster
 
 
 def say_finished(folder: RunFolder) -> int:
@@ -78,24 +98,17 @@ def say_finished(folder: RunFolder) -> int:
     return 0
 
 
-def _go(
-    recipe: Recipe,
-    recipe_yaml: str,
-    overrides: list[str],
-    folder: RunFolder,
-    find_rate: bool,
-    dry_run: bool,
-    interruption: Interruption,
-    goes_on: GoesOn | None,
-    cluster: Cluster | None,
-    own: RunFolder,
-) -> int:
+def _go(asked: _Asked, cluster: Cluster | None, folder: RunFolder, own: RunFolder) -> int:
+    """Begins in a folder, or goes on there; a worker that is not the chief leaves what it writes in its `own`."""
+    recipe, interruption, is_training = asked.recipe, asked.interruption, not (asked.find_rate or asked.dry_run)
+
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
     plan = make_plan(recipe)
     run_folder.check_same(folder.record, plan.digests, recipe.run.allow_change)
 
     # ---- How TensorFlow is to compute, for it is told before it starts. A run that goes on computes as it began.
-    engine = choose(recipe, plan, recipe_yaml, folder.record, may_measure=not (find_rate or dry_run or cluster))
+    may_measure = is_training and cluster is None
+    engine = choose(recipe, plan, asked.recipe_yaml, folder.record, may_measure)
     recipe = replace(recipe, train=replace(recipe.train, xla=engine.setting.xla))
 
     # ---- From here on it takes TensorFlow, and the seconds to import it.
@@ -113,12 +126,12 @@ def _go(
 
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)
-    saved = None if find_rate else keeping.newest(folder, plan)
+    saved = None if asked.find_rate else keeping.newest(folder, plan)
     kept = run_folder.kept(folder.record, plan.phases) if saved else {}
     session = open_session(recipe, plan, pretrained, saved, kept, interruption, team)
     check_alike(team, recipe, plan.digests, 0 if saved is None else saved.step)
-    session.goes_on = goes_on if team.workers == 1 else None  # or all would have to be asked
-    if find_rate:
+    session.goes_on = asked.goes_on if team.workers == 1 else None  # or all would have to be asked
+    if asked.find_rate:
         print(*search(session, folder.path), sep="\n")
         return 0
 
@@ -128,14 +141,14 @@ def _go(
         proof = prove(plan.source, session.model.variants, session.state.variables(), session.first_inputs())
     pairs = 1 + (recipe.eval.keep_best and len(plan.held_out) > 0)
     session.said.extend(check_space(session.state, folder.path, recipe.checkpoint.keep, pairs, saved is not None))
-    if dry_run:
+    if asked.dry_run:
         print(*beginning.lines(session, saved, started, proof), *rehearsal.rehearse(session), sep="\n")
         return 0
 
     # ---- The run folder, the first lines, and at step 0 the baselines. Who asks it to end now waits for a save.
     interruption.wait()
     with closing(session):
-        telling = beginning.open_folder(session, own, saved, started, proof, recipe_yaml, overrides)
+        telling = beginning.open_folder(session, own, saved, started, proof, asked.recipe_yaml, asked.overrides)
         with closing(telling) as tell, closing(keeping.Keeper(own, tell.line, folder)) as keeper:
             if saved is None:
                 beginning.look_before(session, keeper, tell)
