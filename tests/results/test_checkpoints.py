@@ -417,3 +417,11 @@ def test_a_folder_that_may_not_be_written_is_an_error(tmp_path, monkeypatch, fun
     error = refusal(saved, tmp_path, 2)
     assert error.status == 5
     assert error.what == "cannot be written: Read-only file system"
+
+
+def test_a_manifest_that_a_loss_of_power_has_brought_back_goes(tmp_path: Path):
+    manifest = manifests.Manifest("model-4", 1, 0.0, 0.0, {"model-4.index": "", "model-4.data-00000-of-00001": ""})
+    (tmp_path / "model-4.manifest").write_text(manifest.text())
+    (tmp_path / "model-5.manifest").write_text("{}")  # lists nothing, so it is somebody else's
+    checkpoints.clear(tmp_path, "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model-5.manifest"]

@@ -36,6 +36,19 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+def test_a_lock_that_cannot_be_removed_does_not_hide_what_ends_a_run(tmp_path, monkeypatch):
+    def refused(path, missing_ok=False):
+        raise OSError(28, "No space left on device", str(path))
+
+    def broken() -> None:
+        with alone_in(tmp_path / "run", wait=False, tell=print):
+            monkeypatch.setattr(Path, "unlink", refused)
+            raise ValueError("the cause")
+
+    with pytest.raises(ValueError, match="the cause"):
+        broken()
+
+
 def test_a_second_process_is_refused_and_told_whose_the_folder_is(tmp_path: Path):
     with holder(tmp_path / "run") as process:
         try:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.compose import compose
+from finetune.results import run_folder
+from finetune.running import patience
 from tests.acceptance.test_saving_and_resuming import half
 from tests.running.test_training import WORDS, start
 
@@ -54,3 +56,19 @@ def test_a_record_that_is_gone_is_told_of(tmp_path: Path, capsys):
     said = capsys.readouterr().out
     assert "warning: run.json is gone: source, data and machine are compared with nothing" in said
     assert "warning" not in said.replace("warning: run.json", "")
+
+
+def test_a_disk_that_is_full_for_a_moment_where_a_run_begins_is_waited_for(tmp_path, monkeypatch, capsys):
+    refusals, write = [0], run_folder.write_record
+
+    def full_at_first(path, record):
+        refusals[0] += 1
+        if refusals[0] == 1:
+            raise OSError(28, "No space left on device", str(path / "run.json"))
+        write(path, record)
+
+    monkeypatch.setattr(run_folder, "write_record", full_at_first)
+    monkeypatch.setattr(patience, "PAUSE", 0.0)
+    assert start(compose(SHORT), tmp_path / "run") == 0
+    said = capsys.readouterr().out
+    assert "run.json: cannot be written: No space left on device; the run waits, and tries again" in said

@@ -226,6 +226,12 @@ def save(
     _delete(folder, [one for one in passing if one not in whole or one.name in let_go])
 
 
+def clear(folder: Path, stem: str) -> None:
+    """Removes what a loss of power has brought back of checkpoints that had gone: those without an index."""
+    gone = [one for one in manifests.all_in(folder, stem) if not (folder / f"{one.name}.index").exists()]
+    _delete(folder, gone)
+
+
 def _list(folder: Path, manifest: Manifest) -> None:
     write_text(folder / f"{manifest.name}{manifests.ENDING}", manifest.text())
 

@@ -75,7 +75,8 @@ def _locked(
                 try:
                     yield
                 finally:  # while it is still ours
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # what ends the run is to be told, and not this
+                        path.unlink(missing_ok=True)
                 return
             if not wait:
                 todo = "wait for it with run.wait=true, or name another run.dir"

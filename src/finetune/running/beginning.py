@@ -7,6 +7,7 @@ from functools import partial
 
 from finetune.distributing import joining
 from finetune.engine.proof import Proof
+from finetune.errors import printable
 from finetune.examples import duplicates
 from finetune.learning.course import unreached
 from finetune.results import export, report, run_folder
@@ -16,6 +17,7 @@ from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking, training
 from finetune.running.frozen_part import fill_both
 from finetune.running.keeping import Keeper
+from finetune.running.patience import patiently
 from finetune.running.session import Session
 from finetune.start import Started
 from finetune.surgery import doubts
@@ -50,29 +52,35 @@ def open_folder(
 ) -> Report:
     """Makes the run folder, or mends what a killed run left half done; gives the place from which the run speaks."""
     plan, model = session.plan, session.model
+    surely = partial(patiently, _say, session.interruption.check)
     for pair in (folder.model, folder.best):
-        export.mend(pair)
-    run_folder.prepare(folder, recipe_yaml)
+        surely(export.mend, pair)
+    surely(run_folder.prepare, folder, recipe_yaml)
     record = folder.record or {
         **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof, session.team.workers),
         **report.variable_record(plan, model),
         "engine": started.record(),
     }
-    run_folder.write_record(folder.path, {**record, "digests": plan.digests, "status": "running"})
-    tell = report.open_report(folder.path, saved)
+    surely(run_folder.write_record, folder.path, {**record, "digests": plan.digests, "status": "running"})
+    tell = surely(report.open_report, folder.path, saved)
     tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
     if saved and not folder.record:
         tell.line(f"warning: {run_folder.RECORD} is gone: source, data and machine are compared with nothing")
     changed = run_folder.other_conditions(record, run_folder.conditions(session.team.workers))
     for line in [*lines(session, saved, started, proof), *changed]:
         tell.line(line)
-    keeping.write_graph(session, folder)
+    surely(keeping.write_graph, session, folder)
     # What was told of a run that begins is taken back where it begins again; the picture comes last.
     if saved is None or not (folder.path / report.PICTURE).exists():
         tell.graph(session.meta)
         tell.hparams(session.recipe)
-        write_text(folder.path / report.PICTURE, report.picture(plan, model))
+        surely(write_text, folder.path / report.PICTURE, report.picture(plan, model))
     return tell
+
+
+def _say(line: str) -> None:
+    """For what comes before the run has a log."""
+    print(printable(line), flush=True)
 
 
 def look_before(session: Session, keeper: Keeper, tell: Report) -> None:

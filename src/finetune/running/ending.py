@@ -9,7 +9,7 @@ from finetune.judging import findings
 from finetune.judging.evaluate import metrics
 from finetune.pages import page
 from finetune.results import report, run_folder
-from finetune.results.checkpoints import tidy
+from finetune.results.checkpoints import clear, tidy
 from finetune.results.report import Report
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking
@@ -48,6 +48,7 @@ def finish(session: Session, folder: RunFolder, tell: Report, last: int) -> None
         tell.line(line)
     for place in (folder.path, folder.checkpoints):  # a disk that was failing may have kept what should have gone
         surely(tidy, place)
+    surely(clear, folder.checkpoints, keeping.STEM)
     done = {"status": "finished", "step": last, "result": result, "metrics": numbers, "best": best}
     surely(run_folder.add_to_record, folder.path, {**done, "intervals": findings.intervals(judged)})
     tell.line(page.written(folder.path, partial(glimpses, plan.held_out)))
