@@ -18,6 +18,8 @@ Remains = Mapping[str, str]  # path within the folder -> digest of what counts i
 _TOLD = re.compile(r"train\.log|tensorboard/.*")
 _TIMES = ("report.html",)  # there has to be one
 _COUNTS = ("status", "step", "result", "metrics", "best", "intervals", "phases", "kept", "digests", "data")
+# What a checkpoint holds beside the run's own where the disk has not taken the best pair yet (decision 0011).
+_OWED = "finetune/owed"
 _NUMBERED = re.compile(r"(?:checkpoints/)?model-(\d+)\..*")
 
 
@@ -108,5 +110,7 @@ def _tensors(prefix: Path) -> Iterator[bytes]:
         yield str(error).encode()
         return
     for name, value in sorted(tensors.items()):
+        if name.startswith(_OWED):
+            continue
         yield name.encode()
         yield repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
