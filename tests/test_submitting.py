@@ -106,10 +106,13 @@ def test_a_bad_recipe_is_refused_as_it_is_in_training_and_nothing_is_submitted(
         (["--nope", "recipe=vgg_2class"], "error[recipe] submit: unrecognized arguments: --nope"),
         (["recipe=vgg_2class", "cluster=slurm", "train.steps=1,2"], "train.steps: '1,2' is several values"),
         (
-            ["-m", "recipe=vgg_2class", "cluster=slurm", "train.ema=interval(0,1)"],
+            ["-m", "recipe=vgg_2class", "cluster=slurm", "train.ema=interval(0,0.9)", "hydra/sweeper=optuna"],
             "--multirun: chooses values",
         ),
-        (["-m", "recipe=vgg_2class", "cluster=slurm", "run.seed=1,2", "run.dir=x"], "is the folder of several runs"),
+        (
+            ["-m", "recipe=vgg_2class", "cluster=slurm", "run.seed=1,2", "run.dir=x"],
+            "2 trials of this sweep have the folder 'x'",
+        ),
         (["recipe=vgg_2class", "cluster=kubernetes", "cluster.image=x"], "cluster.volumes: '"),
     ],
 )

@@ -84,7 +84,7 @@ def test_143_a_saved_model_takes_images_as_people_have_them(run: Path, capsys: p
 def test_144_a_pair_with_a_value_that_is_none_is_not_handed_on(
     run: Path, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]
 ):
-    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     prefix = tmp_path / "run/model/model"
     tensors = read_tensors(str(prefix), sorted(read_index(str(prefix))))
     tensors["head/bias"] = np.array([np.nan, 0], np.float32)

@@ -86,8 +86,8 @@ def test_one_that_is_asked_to_end_is_waited_for_and_no_other_begins(workdir: Pat
     def ask() -> None:
         while not (log.exists() and "begun" in log.read_text()):
             time.sleep(0.01)
-        with interruption.awaited():
-            interruption.ask(signal.SIGTERM)
+        interruption.wait()
+        interruption.ask(signal.SIGTERM)
 
     asking = threading.Thread(target=ask)
     asking.start()

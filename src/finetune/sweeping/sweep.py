@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -33,16 +34,17 @@ def sweep(words: list[str], interruption: Interruption) -> int:
     """
     found = asked(words)
     folder = Path(found.place)
-    with interruption.awaited(), alone_in(folder, wait=True, check=interruption.check):
-        with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
-            at_once = found.launcher != BASIC or (bool(found.ranges) and found.at_once > 1)
-            shared = gpus(os.environ, len(this_machine().gpus)) if at_once else []
-            place = Place(folder, Path(scratch), shared, is_shown=not at_once)
-            with passing_on(interruption, place.stop):
-                trials, outcomes = (_searched if found.ranges else _gone_through)(found, place)
-            is_stopped = place.stop.exists()
+    interruption.wait()
+    with contextlib.ExitStack() as held:
+        held.enter_context(alone_in(folder, wait=True, check=interruption.check))
+        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="finetune-")))
+        at_once = found.launcher != BASIC or (bool(found.ranges) and found.at_once > 1)
+        shared = gpus(os.environ, len(this_machine().gpus)) if at_once else []
+        place = Place(folder, scratch, shared, is_shown=not at_once)
+        with passing_on(interruption, place.stop):
+            trials, outcomes = (_searched if found.ranges else _gone_through)(found, place)
         interruption.check()
-        if is_stopped or any(outcome.status == REQUEUE for outcome in outcomes):
+        if place.stop.exists() or any(outcome.status == REQUEUE for outcome in outcomes):
             print("a trial was asked to end, and so the sweep ends; the same command goes on", file=sys.stderr)
             return REQUEUE
         for line in summary.finish(folder, trials, outcomes):

@@ -92,7 +92,7 @@ def run_trial(trial: Trial, place: Place, goes_on: GoesOn = always) -> Outcome:
     with contextlib.ExitStack() as held:
         if os.getpid() != place.process:  # a launcher's, to which terminals and schedulers send their signals as well
             interruption = held.enter_context(heeding_signals())
-            held.enter_context(interruption.awaited())
+            interruption.wait()
             held.enter_context(passing_on(interruption, place.stop))
         try:
             place.check()
