@@ -268,3 +268,25 @@ def test_the_picture_shows_each_head_at_its_own_cut(tmp_path: Path):
     assert "ink" not in others
     assert ">garments: linear → 3 classes<" in others
     assert ">771 parameters · learns (new)<" in others  # its own, and not those of the other head
+
+
+def test_where_tensorboard_cannot_be_written_now_its_curves_have_a_gap(tmp_path, monkeypatch):
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    make, refusals = tf.summary.create_file_writer, [1]
+
+    def full_at_first(*words):
+        if refusals:
+            refusals.pop()
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return make(*words)
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", full_at_first)
+    told = Report(tmp_path)
+    told.scalars("train", 1, {"loss": 1.0})
+    told.scalars("train", 2, {"loss": 0.5})
+    told.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    steps = [Event.FromString(r).step for r in tf.data.TFRecordDataset(str(events)).as_numpy_iterator()]
+    assert steps == [0, 2]

@@ -122,6 +122,8 @@ def _by_slurm(environment: Mapping[str, str]) -> Cluster:
     try:
         counts = list(_per_node(tasks))
         hosts = [host for part in _parts(nodes) for host in _hosts(part)]
+        if sum(counts) != slurm_tasks(environment):
+            raise ValueError("other tasks")
         workers = [f"{host}:{first + n}" for host, count in zip(hosts, counts, strict=True) for n in range(count)]
     except ValueError as error:
         what = f"SLURM_STEP_NODELIST={nodes} and SLURM_STEP_TASKS_PER_NODE={tasks} do not fit each other"

@@ -223,13 +223,22 @@ class Report:
         """For TensorBoard, at a step; where that cannot be written, its curves have a gap."""
         import tensorflow as tf
 
-        with contextlib.suppress(tf.errors.OpError):
-            if self._events is None:
-                with contextlib.suppress(OSError):  # made by TensorFlow, it would not have the rights of the others
-                    (self._folder / EVENTS).mkdir(exist_ok=True)
+        writer = self._writer()
+        with contextlib.suppress(tf.errors.OpError), writer.as_default(step=step):
+            yield
+
+    def _writer(self) -> Any:
+        """Of events; one that writes nothing where none can be made now."""
+        import tensorflow as tf
+
+        if self._events is None:
+            with contextlib.suppress(OSError):  # made by TensorFlow, it would not have the rights of the others
+                (self._folder / EVENTS).mkdir(exist_ok=True)
+            try:
                 self._events = tf.summary.create_file_writer(str(self._folder / EVENTS))
-            with self._events.as_default(step=step):  # which writes out what was drawn, so that a kill loses nothing
-                yield
+            except tf.errors.OpError:
+                return tf.summary.create_noop_writer()
+        return self._events
 
 
 def framed(image: np.ndarray, right: bool | None) -> np.ndarray:
