@@ -37,7 +37,6 @@ class Interruption:
     def __init__(self) -> None:
         self.by = ""
         self._is_awaited = False
-        self.is_deaf = False
 
     def check(self) -> None:
         """Raises `Interrupted` if somebody has asked. To be called where nothing would be lost."""
@@ -52,15 +51,6 @@ class Interruption:
     def wait(self) -> None:
         """From here on a request waits for the next `check`; after the last one there is nothing left to end."""
         self._is_awaited = True
-
-    @contextmanager
-    def deaf(self) -> Iterator[None]:
-        """Inside, the main thread waits for what may never come, with nothing under way: a request ends the process."""
-        self.is_deaf = True
-        try:
-            yield
-        finally:
-            self.is_deaf = False
 
     def ask(self, number: int) -> None:
         """Somebody has asked; what follows the first request must not disturb what that has begun."""
@@ -92,9 +82,7 @@ def heeding_signals() -> Iterator[Interruption]:
     os.set_blocking(tell, False)
     before = {number: signal.signal(number, lambda number, _: interruption.ask(number)) for number in taken}
     woken = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    threading.Thread(
-        target=_listen, args=(hear, frozenset(taken), interruption), name="finetune-signals", daemon=True
-    ).start()
+    threading.Thread(target=_listen, args=(hear, frozenset(taken)), name="finetune-signals", daemon=True).start()
     try:
         yield interruption
     finally:
@@ -112,16 +100,13 @@ def take_signals_back() -> None:
                 signal.signal(number, handler)
 
 
-def _listen(hear: int, taken: frozenset[int], interruption: Interruption) -> None:
-    """Ends the process when it is asked again, or for the first time where it is deaf."""
+def _listen(hear: int, taken: frozenset[int]) -> None:
+    """Ends the process when it is asked again."""
     asked: dict[int, float] = {}
     with contextlib.closing(os.fdopen(hear, "rb", buffering=0)) as signals:
         while said := signals.read(1):
             if said[0] not in taken:
                 continue
-            if interruption.is_deaf:
-                os.write(2, f"interrupted by {signal.Signals(said[0]).name}; the same command goes on\n".encode())
-                os._exit(REQUEUE)
             if is_again(said[0], time.monotonic(), asked):
                 os._exit(128 + said[0])  # what a shell reports of a process that a signal has ended
             asked.setdefault(said[0], time.monotonic())

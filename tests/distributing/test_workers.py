@@ -152,20 +152,6 @@ def test_a_worker_that_is_gone_or_frozen_is_noticed_and_nothing_is_lost(number: 
     assert int(saved) == max(int(str(one["step"])) for one in logged(run))
 
 
-def test_one_that_waits_for_the_others_ends_when_it_is_asked(tmp_path: Path):
-    first, second = ports(2)
-    words = [f"run.dir={tmp_path / 'run'}", f"run.workers=[127.0.0.1:{first},127.0.0.1:{second}]", "run.worker=1"]
-    alone = Worker([sys.executable, "-m", "finetune", *WORDS, *words], tmp_path / "said")
-    try:
-        alone.until("the chief, 127.0.0.1:[0-9]+, writes")
-        time.sleep(15)  # it has joined by then, or is about to
-        alone.process.send_signal(signal.SIGUSR1)  # SIGTERM is TensorFlow's until all have come
-        assert alone.process.wait(20) == 75
-        assert "interrupted by SIGUSR1; the same command goes on" in alone.said
-    finally:
-        alone.process.kill()
-
-
 @pytest.mark.parametrize(
     ("other", "named"),
     [(["train.learning_rate=0.5"], "train.learning_rate"), (["data.holdout=0.3"], "data.holdout")],
