@@ -118,6 +118,8 @@ def test_in_another_thread_there_are_no_signals():
 # What holds the interpreter's main thread for minutes, and lets others run, as TensorFlow does.
 BUSY = """
 import hashlib
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in what they start in the background
 from finetune.interruption import heeding_signals
 with heeding_signals() as interruption:
     interruption.wait()

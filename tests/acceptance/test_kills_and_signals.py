@@ -84,7 +84,7 @@ def test_103_thirty_kills_within_one_save_interval_cost_no_step_and_count_none_t
 
 # Finetune on a disk that takes half a minute for one of its files.
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 replace = os.replace
 
 def slowly(source, target):
@@ -94,6 +94,7 @@ def slowly(source, target):
     replace(source, target)
 
 os.replace = slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in what they start in the background
 from finetune.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
