@@ -80,6 +80,6 @@ def test_a_batch_script_is_no_task_and_copies_are_warned_of():
         ({**STEP, "SLURM_STEP_NUM_TASKS": "x"}, "SLURM_NTASKS: 'x' is no whole number"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str):
+def test_124_what_makes_no_sense_is_refused(given: dict[str, Any], said: str):
     with pytest.raises(UserError, match=said):
         found(**given)

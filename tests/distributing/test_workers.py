@@ -114,7 +114,7 @@ def test_the_result_is_that_of_one_worker_but_for_rounding(count: int, alone: Pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run"]
 
 
-def test_one_goes_on_where_two_were_and_two_where_one_was(alone: Path, tmp_path: Path):
+def test_126_one_goes_on_where_two_were_and_two_where_one_was(alone: Path, tmp_path: Path):
     for before, after in ((1, 2), (2, 1)):
         run = tmp_path / f"{before}-{after}"
         trained(run, before, "train.steps=8")
@@ -126,7 +126,7 @@ def test_one_goes_on_where_two_were_and_two_where_one_was(alone: Path, tmp_path:
 
 
 @pytest.mark.parametrize("asked", [0, 1])
-def test_a_signal_to_any_of_them_has_all_save_one_step_and_end_with_75(asked: int, alone: Path, tmp_path: Path):
+def test_121_a_signal_to_any_of_them_has_all_save_one_step_and_end_with_75(asked: int, alone: Path, tmp_path: Path):
     run = tmp_path / "run"
     with workers(run, 2, "train.steps=100000", "eval.every_steps=100000", "checkpoint.every_steps=null") as team:
         team[0].until(r"train \| step +3 ")
@@ -139,7 +139,7 @@ def test_a_signal_to_any_of_them_has_all_save_one_step_and_end_with_75(asked: in
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_worker_that_is_gone_or_frozen_is_noticed_and_nothing_is_lost(number: signal.Signals, tmp_path: Path):
+def test_119_120_a_worker_that_is_gone_or_frozen_is_noticed_and_nothing_is_lost(number: signal.Signals, tmp_path: Path):
     run = tmp_path / "run"
     with workers(run, 2, "train.steps=100000", "eval.every_steps=100000", "checkpoint.every_steps=null") as team:
         team[0].until(r"train \| step +3 ")
@@ -156,7 +156,7 @@ def test_a_worker_that_is_gone_or_frozen_is_noticed_and_nothing_is_lost(number: 
     ("other", "named"),
     [(["train.learning_rate=0.5"], "train.learning_rate"), (["data.holdout=0.3"], "data.holdout")],
 )
-def test_a_worker_that_is_about_something_else_is_refused_by_name(other: list[str], named: str, tmp_path: Path):
+def test_123_a_worker_that_is_about_something_else_is_refused_by_name(other: list[str], named: str, tmp_path: Path):
     with workers(tmp_path / "run", 2, each=[[], other]) as team:
         assert [one.status() for one in team] == [2, 2], [one.said for one in team]
         for one in team:

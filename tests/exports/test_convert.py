@@ -114,7 +114,9 @@ def test_an_export_that_computes_something_else_is_not_left(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_an_export_that_is_killed_leaves_the_one_before_and_nothing_else(run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_141_an_export_that_is_killed_leaves_the_one_before_and_nothing_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
     place = run / "export" / "frozen"
     others = [run / "export" / ".writing-onnx.4711", run / "export" / ".writing-frozen.mine"]
     (run / "export").mkdir(exist_ok=True)
