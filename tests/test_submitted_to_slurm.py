@@ -81,8 +81,8 @@ class Submitted:
 
 
 def test_a_job_whose_time_is_too_short_goes_on_until_it_is_done(slurm, undisturbed: Path, tmp_path: Path):
-    # Slurm asks 10 to 40 seconds after the start, and the examples alone take more than a minute.
-    slower, words = {**slurm, "SLOW": "0.15"}, ["cluster.time=1", "cluster.notice=20", "cluster.cpus=1"]
+    # Slurm asks 10 to 40 seconds after the start, and the examples alone take three quarters of a minute.
+    slower, words = {**slurm, "SLOW": "0.1"}, ["cluster.time=1", "cluster.notice=20", "cluster.cpus=1"]
     job = Submitted(tmp_path / "my work", slower, *words)
     assert job.out == f"job: {job.id} (slurm)\nrun: {job.run}\n"
     waited(job.is_done, 500)
