@@ -25,8 +25,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_table_in_the_docs_is_what_was_measured(table: Any):
-    shown = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").partition(table.BEGIN)[2]
-    assert shown.partition(table.END)[0] == table.table(MEASURED)
+    shown = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").partition("<!-- accuracy: begin -->\n")[2]
+    assert shown.partition("<!-- accuracy: end -->\n")[0] == table.table(MEASURED)
 
 
 def test_every_set_and_method_was_run_with_five_seeds_and_one_budget():
@@ -79,3 +79,11 @@ def test_the_accuracies_can_be_measured_again(tmp_path: Path):
         assert run["steps"] == 20
         (measured,) = [m for m in MEASURED["runs"] if all(m[key] == run[key] for key in ("set", "seed", "method"))]
         assert run["learn"] == measured["learn"] or run["method"] == "phases"  # still in the first
+
+
+def test_what_several_workers_cost_stands_on_the_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.workers import table
+
+    results = json.loads(table.RESULTS.read_text(encoding="utf-8"))
+    assert table.table(results) in (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")

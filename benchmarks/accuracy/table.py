@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.page import put
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->\n"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -55,9 +55,8 @@ def _with_range(values: np.ndarray) -> str:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     shown = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
+    put("accuracy", shown)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from benchmarks.page import put
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "growth.json"
-PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "growth.png"
-BEGIN, END = "<!-- growth: begin -->\n", "<!-- growth: end -->\n"
+PICTURE = ROOT / "docs" / "growth.png"
 EXPONENTS = np.arange(0.0, 3.001, 0.05)
 FLAT = 0.1  # of what there is at the smallest size: what grows by less in all does not grow
 
@@ -117,8 +118,7 @@ def draw(results: dict[str, Any], place: Path) -> None:
 
 def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + table(results) + END + rest.partition(END)[2], encoding="utf-8")
+    put("growth", table(results))
     draw(results, PICTURE)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.page import put
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- speed: begin -->\n", "<!-- speed: end -->\n"
 PEERS = {
     "tutorial": "the tutorial's script",
     "keras": "Keras `fit`",
@@ -214,9 +214,8 @@ def _said(results: Results) -> list[str]:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     shown = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
+    put("speed", shown)
 
 
 if __name__ == "__main__":

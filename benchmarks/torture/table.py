@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import put
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "torture.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- torture: begin -->\n", "<!-- torture: end -->\n"
 SIDES = {"finetune": "finetune", "plain": "plain TensorFlow"}
 ROWS = {
     "killed": "killed at a call",
@@ -77,9 +77,8 @@ def _said(side: dict[str, Any], row: str) -> str:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     shown = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
+    put("torture", shown)
 
 
 if __name__ == "__main__":

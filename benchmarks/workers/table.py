@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import put
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "workers.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- workers: begin -->\n", "<!-- workers: end -->\n"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -32,9 +32,8 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     shown = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(before + BEGIN + shown + END + rest.partition(END)[2], encoding="utf-8")
+    put("workers", shown)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ _LONGEST = 50  # of a name; with the number of a pod it may have 63 characters
 def name_of(run: Path, number: str) -> str:
     """A name that Kubernetes takes, of a run folder and the number of its job; each submission has its own.
 
-    >>> name_of(Path("/mnt/work/runs/VGG_2class"), "1")
-    'vgg-2class-f566-1'
+    >>> name_of(Path("/mnt/disk/runs/VGG_2class"), "1")
+    'vgg-2class-4f4c-1'
     """
     plain = re.sub(r"[^a-z0-9]+", "-", run.name.lower()).strip("-")[: _LONGEST - 10].strip("-") or "run"
     # A name of DNS begins with a letter, and two folders may have runs of one name.
