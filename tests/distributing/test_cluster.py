@@ -77,6 +77,7 @@ def test_a_batch_script_is_no_task_and_copies_are_warned_of():
         (config("worker", 2, worker=["a:1", "b:1"]), "there is no worker 2"),
         ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "3"}, "Slurm: SLURM_STEP_NODELIST=.* do not fit each other"),
         ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "3,1"}, "Slurm: SLURM_STEP_NODELIST=.* do not fit each other"),
+        ({**STEP, "SLURM_PROCID": "3"}, "Slurm: SLURM_STEP_NODELIST=.* do not fit each other"),
         ({**STEP, "SLURM_STEP_NUM_TASKS": "x"}, "SLURM_NTASKS: 'x' is no whole number"),
     ],
 )

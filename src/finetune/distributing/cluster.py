@@ -122,13 +122,14 @@ def _by_slurm(environment: Mapping[str, str]) -> Cluster:
     try:
         counts = list(_per_node(tasks))
         hosts = [host for part in _parts(nodes) for host in _hosts(part)]
-        if sum(counts) != slurm_tasks(environment):
+        place, tasks_there = _whole(environment["SLURM_PROCID"], "SLURM_PROCID"), sum(counts)
+        if tasks_there != slurm_tasks(environment) or not 0 <= place < tasks_there:
             raise ValueError("other tasks")
         workers = [f"{host}:{first + n}" for host, count in zip(hosts, counts, strict=True) for n in range(count)]
     except ValueError as error:
         what = f"SLURM_STEP_NODELIST={nodes} and SLURM_STEP_TASKS_PER_NODE={tasks} do not fit each other"
         raise UserError("recipe", "Slurm", what, "set TF_CONFIG, or give run.workers") from error
-    return Cluster(tuple(workers), _whole(environment["SLURM_PROCID"], "SLURM_PROCID"), "Slurm")
+    return Cluster(tuple(workers), place, "Slurm")
 
 
 def _whole(text: str, name: str) -> int:
