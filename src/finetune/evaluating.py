@@ -57,7 +57,7 @@ def evaluate(words: list[str]) -> int:
 
     start_tensorflow(engine_of(run))
     from finetune.judging import findings
-    from finetune.results import report, run_folder
+    from finetune.results import run_files, run_folder
     from finetune.running import keeping, looking
     from finetune.running.session import open_session
 
@@ -71,7 +71,7 @@ def evaluate(words: list[str]) -> int:
         session.frozen_part.fill(training=False, temporary=True)
     found = looking.evaluations(session)
     own = options.data is None and not any(word.startswith("data.") for word in overrides)
-    logged = {name: report.first_numbers(run, phase) for name, phase in findings.EARLIER.items()} if own else {}
+    logged = {name: run_files.first_numbers(run, phase) for name, phase in findings.EARLIER.items()} if own else {}
     judged = findings.judge(found, recipe.eval.metrics, recipe.run.seed, logged)
     content = findings.content(_step(run, model), judged, plan.held_out.sources, looking.old_task(session))
     session.close()

@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from finetune.__main__ import main
 from finetune.errors import UserError
-from finetune.learning.monitor import Watch
 from finetune.results.checkpoints import Loaded, cannot_be_written
-from finetune.results.report import (
-    METRICS,
-    Report,
-    best,
-    best_elsewhere,
-    first_numbers,
-    forget_after,
-    open_report,
-    variable_table,
-)
+from finetune.results.report import Report, forget_after, open_report
+from finetune.results.run_files import METRICS
 from tests.results.test_appending import Full
 
 
@@ -105,27 +95,10 @@ def test_numbers_that_the_disk_refused_are_written_when_a_step_is_saved(tmp_path
     report.close()
 
 
-def test_of_numbers_a_line_that_is_none_counts_for_nothing(tmp_path: Path):
-    assert first_numbers(tmp_path, "eval") == {}
+def test_a_line_that_is_none_is_forgotten(tmp_path: Path):
     (tmp_path / METRICS).write_bytes(b'{"step": 0, "pha\n\xff\n7\n{"step": 0, "phase": "eval", "loss": 1.0}\n{"st')
-    assert first_numbers(tmp_path, "eval") == {"step": 0, "phase": "eval", "loss": 1.0}
     assert forget_after(tmp_path, 0) == []
     assert (tmp_path / METRICS).read_text() == '{"step": 0, "phase": "eval", "loss": 1.0}\n'
-
-
-def test_the_best_is_said_with_its_pair_if_that_was_kept(tmp_path: Path):
-    watch = Watch(best=0.5, best_step=10, mark=0.5)
-    assert best(Watch(), "loss", tmp_path / "best") is None
-    unkept = best(watch, "loss", tmp_path / "best")
-    assert unkept == {"step": 10, "metric": "loss", "value": 0.5, "pair": None}
-    assert best_elsewhere(unkept, 20) == "; the best loss was 0.5 at step 10"
-    assert best_elsewhere(unkept, 10) == best_elsewhere(None, 10) == ""
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best/model.json").write_text(json.dumps({"evaluated": {"step": 14, "loss": 0.25}}))
-    assert best(watch, "loss", tmp_path / "best") == unkept
-    (tmp_path / "best/model.json").write_text(json.dumps({"evaluated": {"step": 10, "loss": 0.5}}))
-    kept = best(watch, "loss", tmp_path / "best")
-    assert best_elsewhere(kept, 20) == "; the best loss was 0.5 at step 10, whose model is in best/"
 
 
 def test_tensorboard_drops_them_too(tmp_path: Path, capsys):
@@ -223,13 +196,6 @@ def test_a_process_that_is_killed_leaves_all_its_steps_to_tensorboard(tmp_path: 
     report.close()
 
 
-def test_the_table_of_variables_is_aligned():
-    assert variable_table([("a/w", (3, 4), "learns"), ("step", (), "frozen")]) == [
-        "  a/w      3×4  learns",
-        "  step  scalar  frozen",
-    ]
-
-
 def test_a_frame_says_whether_the_model_is_right():
     from finetune.results.report import framed
 
@@ -257,17 +223,6 @@ def test_training_images_stand_side_by_side(tmp_path: Path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [e.step for e in events.Tensors("training images after augmentation")] == [0]
-
-
-def test_the_picture_shows_each_head_at_its_own_cut(tmp_path: Path):
-    words = ["recipe=two_heads", "train.epochs=null", "train.steps=1", "eval.probe=false"]
-    assert main([*words, f"run.dir={tmp_path / 'run'}"]) == 0
-    boxes = (tmp_path / "run/graph.svg").read_text(encoding="utf-8").partition(">conv3<")[2]
-    conv3, _, others = boxes.partition(">conv4<")
-    assert ">and a new head, ink: mlp → 1 number<" in conv3
-    assert "ink" not in others
-    assert ">garments: linear → 3 classes<" in others
-    assert ">771 parameters · learns (new)<" in others  # its own, and not those of the other head
 
 
 def test_where_tensorboard_cannot_be_written_now_its_curves_have_a_gap(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.results.run_files import is_run, read
+from finetune.results.run_files import METRICS, first_numbers, is_run, read
 
 
 def test_everything_of_a_run_is_read_back(run_folder: Path):
@@ -33,6 +33,12 @@ def test_what_was_cut_short_or_is_being_written_is_left_out(tmp_path: Path):
     run = read(tmp_path)
     assert [entry["step"] for entry in run.entries] == [1]
     assert (run.evaluation, run.glimpses) == ({}, {})
+
+
+def test_of_numbers_a_line_that_is_none_counts_for_nothing(tmp_path: Path):
+    assert first_numbers(tmp_path, "eval") == {}
+    (tmp_path / METRICS).write_bytes(b'{"step": 0, "pha\n\xff\n7\n{"step": 0, "phase": "eval", "loss": 1.0}\n{"st')
+    assert first_numbers(tmp_path, "eval") == {"step": 0, "phase": "eval", "loss": 1.0}
 
 
 def test_names_with_lines_and_quotes_stay_whole(tmp_path: Path):

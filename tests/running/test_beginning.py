@@ -31,7 +31,7 @@ def has_graph_and_hparams(run: Path) -> bool:
     return bool(events.Tags()["graph"]) and bool(events.PluginTagToContent("hparams"))
 
 
-@pytest.mark.parametrize("place", ["report.picture", "look_before"])
+@pytest.mark.parametrize("place", ["picture", "look_before"])
 def test_a_run_that_is_killed_while_it_begins_has_its_picture_and_its_graph_all_the_same(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,7 +16,8 @@ from finetune.learning.course import Standing
 from finetune.learning.monitor import Rules, Watch
 from finetune.learning.train import NonFinite
 from finetune.results.checkpoints import Loaded
-from finetune.results.report import METRICS, Report
+from finetune.results.report import Report
+from finetune.results.run_files import METRICS
 from finetune.running import keeping, setbacks
 
 

@@ -1,49 +1,31 @@
-"""What people read of a run: lines, metrics, TensorBoard."""
+"""The place from which a run speaks: the terminal, its log, its metrics and TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune.engine.graft import Model
-from finetune.engine.proof import Proof
-from finetune.errors import UserError, printable, shortlist
-from finetune.examples.batches import image_geometry
+from finetune.errors import UserError, printable
 from finetune.examples.data import Examples
-from finetune.examples.tasks import Task
-from finetune.graph import dtype_name
-from finetune.inspecting import layers
-from finetune.inspecting.picture import Caption, counted, draw, note
-from finetune.inspecting.repeats import short
 from finetune.judging.evaluate import Evaluation
 from finetune.learning import monitor
-from finetune.learning.course import Phase, Standing, standing_in
-from finetune.names import node_of
-from finetune.plan import Plan
-from finetune.reading import metagraph
-from finetune.recipe import Recipe, Train
+from finetune.learning.course import standing_in
+from finetune.recipe import Recipe
 from finetune.recipe_files import flat
 from finetune.results.appending import Appending
-from finetune.results.card import CARD
 from finetune.results.checkpoints import Loaded, cannot_be_written, tidy, write_bytes, write_text
-from finetune.results.run_files import LOG, METRICS, entries
-from finetune.results.run_files import PICTURE as PICTURE
-from finetune.start import Started
-from finetune.surgery import freeze
-from finetune.surgery.freeze import Fate
-from finetune.surgery.source import Source
+from finetune.results.run_files import LOG, METRICS
 
 EVENTS = "tensorboard"
 SHOWN = 8  # held-out images in TensorBoard
@@ -333,13 +315,6 @@ def _stays(line: str, step: int, rollbacks: int, owes: bool) -> bool:
     return False  # a line cut short by the kill
 
 
-def variable_table(rows: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
-    """Lines that say of every variable what it is and what becomes of it."""
-    shown = [(name, "×".join(map(str, shape)) or "scalar", why) for name, shape, why in rows]
-    widths = [max((len(row[i]) for row in shown), default=0) for i in (0, 1)]
-    return [f"  {name:<{widths[0]}}  {shape:>{widths[1]}}  {why}" for name, shape, why in shown]
-
-
 def open_report(folder: Path, saved: Loaded | None) -> Report:
     """The report of a run that begins, or goes on from a checkpoint."""
     if saved is None:
@@ -353,299 +328,6 @@ def open_report(folder: Path, saved: Loaded | None) -> Report:
     return report
 
 
-def first_line(folder: Path, prefix: str, stem: str, saved: Loaded | None) -> str:
-    """Whether this is a beginning or a continuation, and of what."""
-    if saved is None:
-        return f"init: {folder} begins at step 0 with the weights of {prefix}"
-    return f"resume: {folder} goes on after step {saved.step}, from checkpoints/{stem}-{saved.step}"
-
-
 def passed_over(saved: Loaded) -> list[str]:
     """A warning for each checkpoint that is newer than the one that was taken, and damaged."""
     return [f"warning: a newer checkpoint is damaged and passed over: {why}" for why in saved.damaged]
-
-
-def opening(plan: Plan, model: Model, saved: Loaded | None, started: Started, proof: Proof | None) -> list[str]:
-    """What is known before the first step: source, cut, what learns, and the examples."""
-    source = plan.source
-    rows = [(f.variable.name, source.shapes[f.variable.name], _told(f, model)) for f in model.variants.fates]
-    rows += [(name, shape, _told_new(a.rate, "lora")) for a in model.adapters for name, shape in a.shapes.items()]
-    rows += [(name, shape, _told_new(1.0, "new")) for name, shape in model.new_variables.items()]
-    feeds = [f"{tensor}={_shown(value)}" for tensor, value in model.feeds.items()]
-    return [
-        *(passed_over(saved) if saved else []),
-        f"device: {started.device}",
-        *started.engine.said,
-        f"source: {source.pair.name}, written by TensorFlow {metagraph.producer(source.meta)}; "
-        f"{len(source.below.nodes)} of {len(source.whole.nodes)} nodes are below the cut",
-        *([_where_weights_lie(source)] if source.pair.is_one_file else []),
-        *_weights(source),
-        f"cut: {model.said}",
-        *([f"feeds: {', '.join(feeds)}"] if feeds else []),
-        *([f"bypassed: Print and Assert nodes {shortlist(list(source.bypassed))}"] if source.bypassed else []),
-        "variables:",
-        *variable_table(rows),
-        *([f"  not below the cut: {shortlist(list(source.above))}"] if source.above else []),
-        *([_adapted(source, model)] if model.adapters else []),
-        f"data: {len(plan.training)} examples to train on ({'; '.join(_learnt(plan, task) for task in plan.tasks)}), "
-        f"{len(plan.held_out)} held out",
-        *(proof.lines(shortlist(list(source.cuts))) if proof else []),
-    ]
-
-
-def _told_new(rate: float, kind: str) -> str:
-    return f"learns ({kind})" if rate == 1.0 else f"learns ({kind}), rate × {rate:.4g}"
-
-
-def _adapted(source: Source, model: Model) -> str:
-    """How much of all there is learns, where small matrices do."""
-    shapes = {**source.shapes, **model.small_variables, **model.new_variables}
-    counts = {name: math.prod(shape) for name, shape in shapes.items()}
-    learning = sum(counts[name] for name in model.rates)
-    many = f"{len(model.adapters)} matrices" if len(model.adapters) > 1 else "1 matrix"
-    return f"lora: {many}, {learning:,} of {sum(counts.values()):,} parameters learn"
-
-
-def numerics(train: Train, model: Model, averages: int, started: Started) -> list[str]:
-    """How a step computes, where that is not the usual way."""
-    lines = []
-    if train.accumulate > 1:
-        lines.append(
-            f"step: {train.accumulate} portions of {train.batch_size // train.accumulate} examples, one after the other"
-        )
-    if train.ema is not None:
-        lines.append(
-            f"averages: evaluation and the written pair take moving averages of {averages} variables "
-            f"(decay {train.ema:g}); checkpoints hold both"
-        )
-    if train.precision != "float32":
-        kind = train.precision.removeprefix("mixed_")
-        done = f"{model.products} products and convolutions of a step are {kind}, all else and evaluation float32"
-        slow = "; most CPUs compute them several times slower" if started.device.startswith("cpu") else ""
-        none = f"a step has no product or convolution that could be {kind}"
-        lines.append(f"precision: {done + slow if model.products else none}")
-    if train.xla:
-        lines.append("xla: the step is compiled before it first runs; its random numbers are not those without XLA")
-    return lines
-
-
-def _learnt(plan: Plan, task: Task) -> str:
-    """What a head has to learn from: how many examples of each class, or the range of the numbers."""
-    targets = plan.training.targets[task.name]
-    named = f"{task.name}: " if len(plan.tasks) > 1 else ""
-    if not task.classes:
-        return f"{named}{task.outputs} numbers from {targets.min():.4g} to {targets.max():.4g}"
-    counts = np.bincount(targets, minlength=task.outputs) if task.is_exclusive else targets.sum(axis=0)
-    return named + ", ".join(f"{name} {count:.0f}" for name, count in list(zip(task.classes, counts, strict=True))[:10])
-
-
-def _where_weights_lie(source: Source) -> str:
-    if metagraph.is_frozen(source.pair.meta):
-        return "no checkpoint: the weights are constants of the frozen graph"
-    return f"no checkpoint lies beside {source.pair.name}: the weights are the constants that variables start from"
-
-
-def _weights(source: Source) -> list[str]:
-    """Where the variables start from."""
-    start, all_of_them = source.start, len(source.variables)
-    count = sum(math.prod(start.shapes[name]) for name in start.keys)
-    lines = [
-        f"weights: {len(start.keys)} of {all_of_them} variables found, {count:,} values; "
-        f"{source.unused_keys} other tensors of the checkpoint are not needed"
-    ]
-    if start.averaged:
-        lines.append(f"averages: {len(start.averaged)} of {all_of_them} variables start from their moving averages")
-    if start.missing:
-        anew = [f"{name} ({source.first_value(name)})" for name in start.missing]
-        lines.append(f"missing: the checkpoint lacks {shortlist(anew)}, as source.allow_missing allows")
-    return lines
-
-
-def picture(plan: Plan, model: Model) -> str:
-    """The layers of the grafted model, what learns and where the barriers are, as an SVG file."""
-    source = plan.source
-    reached = {*model.rates, *model.updated}
-    beside = {adapter.variable: adapter.rate for adapter in model.adapters}  # what the written pair has changed
-    fates = [
-        f if f.variable.name in reached else replace(f, rate=beside.get(f.variable.name, 0.0), why=_told(f, model))
-        for f in model.variants.fates
-    ]
-    inputs = list(source.inputs.values())
-    drawn = layers.diagram(source.below, source.cut, inputs, fates, source.shapes, model.variants.barriers)
-    heads = {task.name: f"{task.name}: {plan.heads[task.name].kind} → {_outputs(task)}" for task in plan.tasks}
-    above = [graft for graft in model.grafts if graft.cut == source.cut]
-    on_others = {node_of(g.cut): f"and a new head, {heads[g.scope]}" for g in model.grafts if g not in above}
-    boxes = (replace(box, marks=(*box.marks, *_found(on_others, box.nodes))) for box in drawn.boxes)
-    drawn = replace(drawn, boxes=tuple(boxes))
-    given = next((s.partition(", ")[2] for s in model.said.split("; ") if s.startswith(f"{source.cut}, ")), "")
-    feeds = [f"{tensor} = {_shown(value)}" for tensor, value in model.feeds.items()]
-    caption = Caption(
-        title=f"{source.pair.name} cut at {source.cut}",
-        lines=[f"feeds: {'; '.join(feeds)}"] if feeds else [],
-        cut=source.cut,
-        given=given,
-        head=[
-            *(heads[graft.scope] for graft in above),
-            f"{counted(sum(math.prod(shape) for graft in above for shape in graft.variables.values()))} · learns (new)",
-        ],
-        barred=source.cut in model.variants.barriers,
-        note=note(layers.unneeded(source.whole, source.below), len(source.whole.nodes)),
-    )
-    return draw(short(drawn), caption)
-
-
-def _found(marks: Mapping[str, str], nodes: Collection[str]) -> list[str]:
-    return [mark for node, mark in marks.items() if node in nodes]
-
-
-def _outputs(task: Task) -> str:
-    return f"{task.outputs} {'class' if task.classes else 'number'}{'es' if task.classes else 's' * (task.outputs > 1)}"
-
-
-def _told(fate: Fate, model: Model) -> str:
-    if _rate(fate, model) != fate.rate:
-        return freeze.UNREACHED
-    return fate.why if fate.rate in (0.0, 1.0) else f"{fate.why}, rate × {fate.rate:.4g}"
-
-
-def _rate(fate: Fate, model: Model) -> float:
-    return fate.rate if fate.variable.name in {*model.rates, *model.updated} else 0.0
-
-
-def variable_record(plan: Plan, model: Model) -> dict[str, Any]:
-    """The table of variables for programs.
-
-    `variables` has, by name: shape; `key` in the checkpoint, None where it lacks the variable; `start`; the `rate` at
-    which it learns, 0 for frozen; and what decided that: `rule`, `barriers`, and `why` in words.
-    """
-    start = plan.source.start
-    below = {
-        fate.variable.name: {
-            "shape": start.shapes[fate.variable.name],
-            "key": start.keys.get(fate.variable.name),
-            "start": plan.source.first_value(fate.variable.name),
-            "rate": _rate(fate, model),
-            "rule": fate.rule,
-            "barriers": fate.barriers,
-            "why": _told(fate, model),
-        }
-        for fate in model.variants.fates
-    }
-    new = {
-        name: {
-            "shape": shape,
-            "key": None,
-            "start": "new",
-            "rate": model.rates[name],
-            "rule": None,
-            "barriers": (),
-            "why": "learns",
-        }
-        for name, shape in {**model.small_variables, **model.new_variables}.items()
-    }
-    return {"variables": {**below, **new}, "not_below_the_cut": plan.source.above}
-
-
-def phase_lines(plan: Plan, model: Model, phase: Phase, standing: Standing) -> list[str]:
-    """What learns from now on; nothing where the run has only one part."""
-    if not phase.name:
-        return []
-    began, train, rates = standing.began[-1], phase.train, sorted(set(model.rates.values()))
-    shapes = {**plan.source.shapes, **model.new_variables, **model.small_variables}
-    learning = [math.prod(shapes[name]) for name in {*model.rates, *model.updated}]
-    times = f" × {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f" × {rates[0]:g}" * (rates[0] != 1)
-    falling = "" if train.schedule == "constant" else f", {train.schedule}"
-    ends = [f"step {phase.last}"] if phase.last is not None else []
-    ends += [f"{phase.patience} evaluations without a better {phase.metric}"] if phase.patience is not None else []
-    until = f", until {' or '.join(ends)}" if ends else ", to the end"
-    return [
-        f"phase: {phase.name} ({standing.number + 1} of {len(plan.phases)}, after step {began}): "
-        f"{len(learning)} variables learn, {sum(learning):,} values, by {train.optimizer} "
-        f"at {train.learning_rate:g}{times}{falling}{until}"
-    ]
-
-
-def phase_record(
-    record: Mapping[str, Any], plan: Plan, model: Model, phase: Phase, standing: Standing
-) -> dict[str, Any]:
-    """What programs may know of the phases so far: after which step each began, and which variables learn at what rate.
-
-    Nothing where the run has only one part.
-    """
-    if not phase.name:
-        return {}
-    begun = [other.name for other in plan.phases[: standing.number]]
-    earlier = {name: entry for name, entry in record.get("phases", {}).items() if name in begun}
-    now = {"began": standing.began[-1], "learns": dict(model.rates), "updated": sorted(model.updated)}
-    return {**variable_record(plan, model), "phases": {**earlier, phase.name: now}}
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping) and len(set(value.values())) > 1:
-        return " / ".join(f"{v} in {k}" for k, v in value.items())
-    return str(next(iter(value.values())) if isinstance(value, Mapping) else value)
-
-
-def first_numbers(folder: Path, phase: str) -> dict[str, Any]:
-    """What was logged of a phase at step 0, before any training; nothing if it was not."""
-    return next((entry for entry in entries(folder) if entry["phase"] == phase and entry["step"] == 0), {})
-
-
-def best(watch: monitor.Watch, metric: str, folder: Path) -> dict[str, Any] | None:
-    """The step and the value of the best evaluation, and where its pair is; None if there was no evaluation."""
-    if watch.best_step < 0:
-        return None
-    # It holds another where `eval.keep_best` was not always the same, or where a run was killed after a better one and
-    # then told to evaluate less often.
-    kept = folder.exists() and json.loads((folder / CARD).read_text(encoding="utf-8"))["evaluated"]["step"]
-    pair = folder.name if kept == watch.best_step else None
-    return {"step": watch.best_step, "metric": metric, "value": watch.best, "pair": pair}
-
-
-def best_elsewhere(best: Mapping[str, Any] | None, last: int) -> str:
-    """What is added to the result of a run whose last evaluation was not its best."""
-    if best is None or best["step"] == last:
-        return ""
-    where = f", whose model is in {best['pair']}/" if best["pair"] else ""
-    return f"; the best {best['metric']} was {best['value']:.4g} at step {best['step']}{where}"
-
-
-def beside_the_pair(plan: Plan, model: Model, recipe: Recipe, evaluated: Mapping[str, float]) -> dict[str, str]:
-    """Files that tell a stranger how to use the pair: the labels, what goes in and comes out, and how good it is.
-
-    Args:
-      evaluated: the step of its evaluation and what that gave; empty if there was none.
-    """
-    kinds = plan.source.input_kinds()
-    as_images = recipe.data.kind == "images"
-    channels, size = None, recipe.data.image_size
-    if as_images:
-        ((_, shape),) = kinds.values()
-        channels, size = image_geometry(shape, size)
-    card = {
-        "inputs": dict(model.inputs),
-        "takes": {field: {"dtype": dtype_name(dtype), "shape": shape} for field, (dtype, shape) in kinds.items()},
-        "preprocess": recipe.data.preprocess if as_images else None,
-        "image_size": size,
-        "channels": channels,
-        "eval_crop": recipe.data.eval_crop,
-        "feeds": {
-            tensor: value["eval"] if isinstance(value, Mapping) else value for tensor, value in model.feeds.items()
-        },
-        "cut": plan.source.cut,
-        "heads": {
-            task.name: {
-                "loss": task.loss,
-                "classes": list(task.classes),
-                "outputs": {"logits": f"{task.name}/logits:0", graft.loss.output: f"{task.name}/{graft.loss.output}:0"},
-            }
-            for task, graft in zip(plan.tasks, model.grafts, strict=True)
-        },
-        "evaluated": {name: value if math.isfinite(value) else None for name, value in evaluated.items()},
-    }
-    with_classes = [task for task in plan.tasks if task.classes]
-    labels = {
-        "labels.txt" if len(with_classes) == 1 else f"labels.{task.name}.txt": "".join(f"{c}\n" for c in task.classes)
-        for task in with_classes
-    }
-    return {**labels, CARD: json.dumps(card, indent=2, ensure_ascii=False) + "\n"}

@@ -120,6 +120,11 @@ def entries(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def first_numbers(folder: Path, phase: str) -> dict[str, Any]:
+    """What was logged of a phase at step 0, before any training; nothing if it was not."""
+    return next((entry for entry in entries(folder) if entry["phase"] == phase and entry["step"] == 0), {})
+
+
 def _columns(path: Path) -> dict[str, list[str]]:
     names, *rows = [row for row in csv.reader(io.StringIO(_text(path))) if row] or [[]]
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}

@@ -10,9 +10,12 @@ from finetune.engine.proof import Proof
 from finetune.errors import printable
 from finetune.examples import duplicates
 from finetune.learning.course import unreached
-from finetune.results import export, report, run_folder
+from finetune.results import export, opening, run_folder
 from finetune.results.checkpoints import Loaded, write_text
-from finetune.results.report import Report
+from finetune.results.fates import variable_record
+from finetune.results.model_picture import picture
+from finetune.results.report import Report, open_report
+from finetune.results.run_files import PICTURE
 from finetune.results.run_folder import RunFolder
 from finetune.running import keeping, looking, training
 from finetune.running.frozen_part import fill_both
@@ -31,8 +34,8 @@ def lines(session: Session, saved: Loaded | None, started: Started, proof: Proof
     warnings += unreached(plan.phases, plan.steps)
     warnings += duplicates.warnings(plan.training, plan.held_out, [task.column for task in plan.tasks])
     return [
-        *report.opening(plan, model, saved, started, proof),
-        *report.numerics(session.recipe.train, model, len(state.averages), started),
+        *opening.lines(plan, model, saved, started, proof),
+        *opening.numerics(session.recipe.train, model, len(state.averages), started),
         *joining.said(session.team),
         *state.said,
         *session.said,
@@ -58,12 +61,12 @@ def open_folder(
     surely(run_folder.prepare, folder, recipe_yaml)
     record = folder.record or {
         **run_folder.provenance(plan, session.recipe.run.seed, overrides, proof, session.team.workers),
-        **report.variable_record(plan, model),
+        **variable_record(plan, model),
         "engine": started.record(),
     }
     surely(run_folder.write_record, folder.path, {**record, "digests": plan.digests, "status": "running"})
-    tell = surely(report.open_report, folder.path, saved)
-    tell.line(report.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
+    tell = surely(open_report, folder.path, saved)
+    tell.line(opening.first_line(folder.path, plan.source.pair.prefix, keeping.STEM, saved))
     if saved and not folder.record:
         tell.line(f"warning: {run_folder.RECORD} is gone: source, data and machine are compared with nothing")
     changed = run_folder.other_conditions(record, run_folder.conditions(session.team.workers))
@@ -71,10 +74,10 @@ def open_folder(
         tell.line(line)
     surely(keeping.write_graph, session, folder)
     # What was told of a run that begins is taken back where it begins again; the picture comes last.
-    if saved is None or not (folder.path / report.PICTURE).exists():
+    if saved is None or not (folder.path / PICTURE).exists():
         tell.graph(session.meta)
         tell.hparams(session.recipe)
-        surely(write_text, folder.path / report.PICTURE, report.picture(plan, model))
+        surely(write_text, folder.path / PICTURE, picture(plan, model))
     return tell
 
 

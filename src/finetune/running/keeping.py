@@ -18,9 +18,10 @@ from finetune.interruption import Interruption
 from finetune.learning.state import check_frozen, moved, saved_keys
 from finetune.learning.train import check_finite
 from finetune.plan import Plan
-from finetune.results import checkpoints, export, report
+from finetune.results import checkpoints, export
 from finetune.results.bundles import FrozenShard
 from finetune.results.checkpoints import Loaded
+from finetune.results.labels_and_card import beside_the_pair
 from finetune.results.run_folder import RunFolder
 from finetune.running import patience
 from finetune.running.beside import Beside
@@ -236,7 +237,7 @@ def write_pair(session: Session, place: Path, evaluated: Mapping[str, float]) ->
 
 
 def _texts(session: Session, evaluated: Mapping[str, float]) -> Mapping[str, str]:
-    return report.beside_the_pair(session.plan, session.model, session.recipe, evaluated)
+    return beside_the_pair(session.plan, session.model, session.recipe, evaluated)
 
 
 def take_up_pair(session: Session, place: Path) -> None:

@@ -16,7 +16,10 @@ from finetune.learning.state import check_frozen
 from finetune.learning.train import Actions, Clock, NonFinite, loop, strides
 from finetune.results import run_folder
 from finetune.results.checkpoints import write_text
-from finetune.results.report import PICTURE, Report, phase_lines, phase_record, picture
+from finetune.results.fates import phase_lines, phase_record
+from finetune.results.model_picture import picture
+from finetune.results.report import Report
+from finetune.results.run_files import PICTURE
 from finetune.running import looking
 from finetune.running.frozen_part import fill_both
 from finetune.running.keeping import Keeper
