@@ -28,6 +28,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.ports import free_ports
+
 DAEMONS = ("munged", "slurmctld", "slurmd")  # in the order in which they start
 COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 _SBIN = "/usr/sbin:/usr/local/sbin:/sbin"  # is not on everybody's path
@@ -169,7 +172,7 @@ def _written(folder: Path, cpus: int) -> Path:
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))
     (folder / "munge.socket").unlink(missing_ok=True)
-    controller, daemon = _free_ports(2)
+    controller, daemon = free_ports(2)
     values = {"folder": folder, "cpus": cpus, "controller": controller, "daemon": daemon}
     host, user = socket.gethostname().split(".")[0], pwd.getpwuid(os.geteuid()).pw_name
     conf = folder / "slurm.conf"
@@ -187,14 +190,6 @@ def _is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [opened.getsockname()[1] for opened in sockets]
 
 
 def _launch(folder: Path, name: str, words: list[str], environment: dict[str, str]) -> None:

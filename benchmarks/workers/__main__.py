@@ -14,10 +14,8 @@ import datetime
 import importlib.metadata
 import json
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.ports import free_ports
 from benchmarks.speed.workload import NETS, make
 from benchmarks.workers.table import RESULTS, table
 from finetune.reading.weights import read_index, read_tensors
@@ -42,15 +41,6 @@ cache: {{mode: "off"}}
 engine: {{mode: default, threads: 1}}
 checkpoint: {{every_minutes: null}}
 """
-
-
-def ports(count: int) -> list[int]:
-    """Numbers that nobody uses now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def finished(commands: list[list[str]]) -> None:
@@ -90,7 +80,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for count in COUNTS:
         run = folder / "runs" / f"together-{count}"
-        addresses = ",".join(f"127.0.0.1:{port}" for port in ports(count))
+        addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
         who = [[f"run.workers=[{addresses}]", f"run.worker={n}"] * (count > 1) for n in range(count)]
         finished([[*ours, f"run.dir={run}", *words] for words in who])
         alone = [folder / "runs" / f"alone-{count}-{n}" for n in range(count)]

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,13 @@ import pytest
 
 from finetune.reading.weights import read_index, read_tensors
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # the benchmarks are in no package that is installed
+from benchmarks.ports import free_ports
+
 pytestmark = pytest.mark.slow
 
-GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "conv_ref"
+GOLDEN = ROOT / "tests" / "goldens" / "conv_ref"
 WORDS = ["recipe=vgg_2class", f"source.path={GOLDEN}", "cut=fc7:0", "data.kind=synthetic", "head.classes=3"]
 WORDS += ["source.feeds={keep_prob: 1.0}", "stop_gradient=false", "train.batch_size=8", "eval.probe=false"]
 WORDS += ["cache.mode=off", "train.steps=12", "eval.every_steps=5", "checkpoint.every_steps=4", "checkpoint.keep=99"]
@@ -52,18 +55,10 @@ class Worker:
         return self.process.wait(SLOWEST)
 
 
-def ports(count: int) -> list[int]:
-    with ExitStack() as open_ones:
-        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 @contextmanager
 def workers(run: Path, count: int, *more: str, each: Sequence[Sequence[str]] = ()) -> Iterator[list[Worker]]:
     """The chief first; ended with all that they are, whatever happens."""
-    addresses = ",".join(f"127.0.0.1:{port}" for port in ports(count))
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
     started = []
     try:
         for number in range(count):
