@@ -199,3 +199,38 @@ def test_a_sweep_is_an_array_and_runs_what_was_submitted(slurm, undisturbed: Pat
     assert ": done, step 60 saved: " in third
     assert "error[numerics]" in command("submit", "--logs", place, **asked)
     assert_same(Path(first.rpartition(": ")[2]), undisturbed)
+
+
+def test_a_run_of_a_sweep_is_cancelled_and_the_others_go_on(slurm, tmp_path: Path):
+    work = mine(tmp_path / "work")
+    recipe = work / "mine.yaml"
+    recipe.write_text(recipe.read_text().replace("run: {dir: runs/mine}\n", ""))
+    words = ["recipe=mine.yaml", "train.learning_rate=1e-3,2e-3,3e-3", "cluster=slurm", "cluster.at_once=1"]
+
+    def asked(*words: str) -> str:
+        return command("submit", *words, cwd=work, environment=slurm)
+
+    asked("-m", *words)
+    (place,) = (work / "runs").glob("*.job")
+    first, second, third = (line.rpartition(": ")[2] for line in asked("--status", str(place)).splitlines())
+
+    def events(task: int) -> str:
+        path = place / f"1/events-{task}.txt"
+        return path.read_text() if path.exists() else ""
+
+    def is_under_way(run: str) -> bool:
+        log = Path(run) / "train.log"
+        return log.exists() and "train | step      2 " in log.read_text()
+
+    # What waits goes at once; what runs saves, and what waits behind it begins and is not asked.
+    assert "cancelled: job " in asked("--cancel", third)
+    waited(lambda: is_under_way(first))
+    assert "_0: running on " in asked("--status", first)
+    asked("--cancel", first)
+    waited(lambda: "ended with 75\n" in events(0))
+    waited(lambda: is_under_way(second))
+    states = [line.split(": ")[1].split(",")[0] for line in asked("--status", str(place)).splitlines()]
+    assert (states[0], states[1].split(" on ")[0], states[2]) == ("cancelled", "running", "cancelled")
+    assert (events(1).count("started on"), events(1).count("ended with"), events(2)) == (1, 0, "")
+    asked("--cancel", second)
+    waited(lambda: "ended with 75\n" in events(1))

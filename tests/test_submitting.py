@@ -16,6 +16,7 @@ import yaml
 
 from finetune import packaged
 from finetune.__main__ import main
+from finetune.jobs import sbatch
 from finetune.sweeping.asked import asked
 from tests.test_run import everything, logged
 
@@ -204,6 +205,92 @@ def test_a_sweep_is_an_array_of_the_runs_that_multirun_makes(slurm: Path, workdi
     rates = [yaml.safe_load((job / f"1/frozen-{n}.yaml").read_text())["train"]["learning_rate"] for n in (0, 1)]
     assert rates == [0.01, 0.001]
     assert "#SBATCH --array=0-1%1\n" in (job / "1/job.sh").read_text()
+
+
+SWEPT = ["recipe=vgg_2class", "train.learning_rate=1e-2,1e-3,1e-4"]
+QUEUE = "0|COMPLETED|None|n\n1|RUNNING|None|n\n2|PENDING|JobArrayTaskLimit|\n"
+
+
+@pytest.fixture
+def array(slurm: Path, workdir: Path, started: list, capsys) -> Sequence[Path]:
+    """The runs of a sweep that is an array of Slurm's: the first is over, the second runs, the third waits."""
+    said(capsys, "-m", *SWEPT, "cluster=slurm")
+    (slurm / "queue").write_text(QUEUE)
+    return [workdir / str(job.composed.recipe.run.dir) for job in asked(SWEPT).jobs]
+
+
+def job_of(array: Sequence[Path]) -> Path:
+    (folder,) = array[0].parent.glob("*.job")
+    return folder / "1"
+
+
+def test_a_run_of_a_sweep_has_its_task_of_the_array(array: Sequence[Path], tmp_path: Path, monkeypatch, capsys):
+    (job_of(array) / "output-1.log").write_text("one\n")
+    (job_of(array) / "output-2.log").write_text("two\n")
+    line = f"46_1: running on n: {array[1]}\n"
+    assert said(capsys, "--status", str(array[1])) == line
+    assert said(capsys, "--status", "recipe=vgg_2class", "train.learning_rate=0.001") == line
+    assert said(capsys, "--status", str(array[2])) == f"46_2: pending (JobArrayTaskLimit): {array[2]}\n"
+    assert said(capsys, "--logs", str(array[1])) == "one\n"
+    # From elsewhere too, and by the link that a sweep has to its best.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path("best").symlink_to(array[1])
+    assert said(capsys, "--status", str(array[1])) == said(capsys, "--status", "best") == line
+
+
+def test_a_run_of_a_sweep_is_cancelled_by_itself(array: Sequence[Path], slurm: Path, capsys):
+    assert said(capsys, "--cancel", str(array[0])) == "job 46_0 is over already\n"
+    assert not (slurm / "scancel.txt").exists()
+    assert said(capsys, "--cancel", str(array[1])).startswith("cancelled: job 46_1; ")
+    assert said(capsys, "--cancel", str(array[2])).startswith("cancelled: job 46_2; ")
+    assert (slurm / "scancel.txt").read_text() == "--signal=USR1 --batch 46_1\n46_2\n"
+    assert sorted(path.name for path in job_of(array).glob("cancelled*")) == ["cancelled-1", "cancelled-2"]
+    (slurm / "queue").write_text("1|RUNNING|None|n\n")
+    states = [line.split(": ")[1] for line in said(capsys, "-m", *SWEPT, "--status").splitlines()]
+    assert states == ["gone before it began", "asked to save and to end", "cancelled"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process that is left to itself
+def test_a_signal_that_slurm_repeats_is_not_waited_for(array: Sequence[Path], slurm: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sbatch, "_ONCE", 0.2)
+    (slurm / "scancel").write_text(f"{SCANCEL}exec sleep 20\n")
+    began = time.monotonic()
+    assert said(capsys, "--cancel", str(array[1])).startswith("cancelled: job 46_1; ")
+    assert time.monotonic() - began < 10
+    assert (slurm / "scancel.txt").read_text() == "--signal=USR1 --batch 46_1\n"
+
+
+def test_a_run_of_a_sweep_is_submitted_by_itself_once_its_task_is_over(array: Sequence[Path], slurm: Path, capsys):
+    alone = ["recipe=vgg_2class", "train.learning_rate=0.001", "cluster=slurm"]
+    assert "job 46_1 is there for it already" in said(capsys, *alone, status=2)
+    (slurm / "queue").write_text("")
+    said(capsys, *alone)
+    (slurm / "queue").write_text("N/A|PENDING|Priority|\n")
+    assert said(capsys, "--status", str(array[1])) == f"46: pending (Priority): {array[1]}\n"
+    (slurm / "queue").write_text(QUEUE)
+    assert said(capsys, "--status", str(array[2])).startswith("46_2: pending")
+
+
+def test_the_runs_of_a_sweep_may_lie_elsewhere_and_others_jobs_be_damaged(slurm: Path, workdir: Path, capsys):
+    said(capsys, "-m", "recipe=vgg_2class", "run.seed=1,2", "run.dir=here/${run.seed}", "cluster=slurm")
+    (workdir / "here/2.job/1").mkdir(parents=True)
+    (workdir / "runs/other.job/1").mkdir(parents=True)
+    (workdir / "runs/other.job/1/job.json").write_text("{")
+    assert said(capsys, "--status", "here/2") == f"46_1: gone before it began: {workdir}/here/2\n"
+    assert "job.json: cannot be read" in said(capsys, "--status", "runs/other", status=2)
+
+
+def test_kubernetes_has_a_sweep_as_a_whole(workdir: Path, capsys):
+    words = ["recipe=vgg_2class", "run.seed=1,2"]
+    said(capsys, "-m", *words, "cluster=kubernetes", "cluster.image=x", f"cluster.volumes={{work: {workdir}}}")
+    (_, second) = asked(words).jobs
+    run = str(second.composed.recipe.run.dir)
+    assert f"_1: not begun, as far as its files say: {workdir}/{run}\n" in said(capsys, "--status", run)
+    (job,) = (workdir / "runs").glob("*.job")
+    err = said(capsys, "--cancel", run, status=2)
+    assert err.endswith(f"is one of 2 runs of a job that kubectl deletes as a whole; name {job} for all of them\n")
+    assert said(capsys, "--cancel", str(job)) == f"kubectl delete -f {job}/1/job.yaml\n"
 
 
 def test_what_is_over_is_not_cancelled(slurm: Path, workdir: Path, capsys):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from finetune.jobs import detached
-from finetune.jobs.job_folder import Job, events
+from finetune.jobs.job_folder import Job, events, mark_cancelled
 from finetune.jobs.states import State
 
 WAITS = """
@@ -31,9 +31,22 @@ def test_it_runs_until_it_is_asked(tmp_path: Path):
     waited(lambda: events(tmp_path, 0).starts)
     assert detached.states(job) == {0: State(runs=True, why=job.host)}
     assert os.getsid(int(job.id)) != os.getsid(0)
-    detached.cancel(job)
+    detached.cancel(job, [0])
     waited(lambda: events(tmp_path, 0).status == 75)
     waited(lambda: detached.states(job) == {0: State()})
+
+
+def test_a_task_that_is_cancelled_waits_no_more_and_the_others_do(tmp_path: Path):
+    (tmp_path / "job.sh").write_text(WAITS.format(tmp_path / "events-0.txt"))
+    runs = tuple(tmp_path / f"run-{task}" for task in range(3))
+    job = Job(tmp_path, "local", detached.hand_over(tmp_path), os.uname().nodename, runs)
+    waited(lambda: events(tmp_path, 0).starts)
+    mark_cancelled(job, [1])
+    detached.cancel(job, [1])
+    assert detached.states(job) == {0: State(runs=True, why=job.host), 1: State(), 2: State(waits=True)}
+    mark_cancelled(job, [0, 1, 2])
+    detached.cancel(job, [0, 1, 2])
+    waited(lambda: detached.states(job) == {0: State(), 1: State(), 2: State()})
 
 
 def test_a_process_of_the_same_number_is_another(tmp_path: Path):

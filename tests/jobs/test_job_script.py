@@ -175,6 +175,17 @@ def test_a_cancelled_job_saves_and_does_not_begin_again(job, slurm: Path):
     assert len(begun(folder)) == 1
 
 
+def test_a_task_that_is_cancelled_by_itself_does_not_begin_again(job, slurm: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    folder = job(Cluster(), "wait75", "75", tasks=3, is_sweep=True)
+    assert asked(folder, signal.SIGUSR1, (folder / "cancelled-2").touch) == 75
+    assert not slurm.exists()
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert run(folder) == 75
+    assert slurm.read_text() == "requeue 5_1\n"
+
+
 def test_a_run_that_is_asked_before_it_can_hear_begins_again(job, slurm: Path):
     folder = job(Cluster(), "75")
     (folder / "code/__main__.py").write_text(
@@ -200,6 +211,14 @@ def test_on_this_machine_a_sweep_goes_through_its_tasks(job):
     run(folder)
     assert sorted(line.split("frozen-")[1][0] for line in begun(folder)) == ["0", "1", "2"]
     assert [job_folder.events(folder, task).status for task in range(3)] == [3, 3, 3]
+
+
+def test_on_this_machine_a_task_that_is_cancelled_is_passed_over(job):
+    folder = job(Cluster(kind="local"), "0", "0", tasks=3, is_sweep=True)
+    (folder / "cancelled-1").touch()
+    run(folder)
+    assert sorted(line.split("frozen-")[1][0] for line in begun(folder)) == ["0", "2"]
+    assert "cancelled before it began" in job_folder.events_of(folder, 1).read_text()
 
 
 def test_several_processes_are_started_by_srun_and_keep_each_other_alive(tmp_path: Path):

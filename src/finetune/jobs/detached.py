@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,14 +31,14 @@ def states(job: Job) -> dict[int, State] | None:
     for task in range(len(job.runs)):
         told = job_folder.events(job.folder, task)
         runs = told.process is not None and _is_alive(told.process, job.folder)
-        begins = whole and (told.starts == 0 or told.goes_on)
+        begins = whole and not job.is_cancelled(task) and (told.starts == 0 or told.goes_on)
         found[task] = State(waits=begins and not runs, runs=runs, why=job.host if runs else "")
     return found
 
 
-def cancel(job: Job) -> None:
-    """Asks what runs to save and to end; the others see that they are not to begin."""
-    for task in range(len(job.runs)):
+def cancel(job: Job, tasks: Collection[int]) -> None:
+    """Asks what runs of some tasks to save and to end; the others see that they are not to begin."""
+    for task in tasks:
         process = job_folder.events(job.folder, task).process
         if process is not None and _is_alive(process, job.folder):
             with suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from finetune.results.checkpoints import cannot_be_written, write_text
 RECORD = "job.json"
 SCRIPT = "job.sh"
 CODE = "code"
-CANCELLED = "cancelled"  # is there once somebody has cancelled the job: it is not to begin again
+CANCELLED = "cancelled"  # is there once somebody has cancelled the job: it is not to begin again; cancelled-1: one task
 ENDING = ".job"
 
 # What the script writes into a task's events, with the time before it.
@@ -40,10 +40,9 @@ class Job:
     host: str  # that it was submitted on
     runs: tuple[Path, ...]
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether somebody has cancelled it."""
-        return (self.folder / CANCELLED).exists()
+    def is_cancelled(self, task: int) -> bool:
+        """Whether somebody has cancelled it, or this task of it."""
+        return any((self.folder / name).exists() for name in (CANCELLED, f"{CANCELLED}-{task}"))
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,27 @@ def newest(run: Path) -> Job | None:
     jobs = beside(run)
     numbers = [number for number in _numbers(jobs) if (jobs / str(number) / RECORD).is_file()]
     return read(jobs / str(max(numbers))) if numbers else None
+
+
+def newest_with(run: Path, places: Iterable[Path]) -> Job | None:
+    """The last of the jobs submitted into these folders that has a run as one of its tasks; None if there is none."""
+    found = None
+    for record in (record for place in places for record in place.glob(f"*{ENDING}/*/{RECORD}")):
+        with suppress(UserError):  # one that cannot be read is another run's, as far as anybody can say
+            job = read(record.parent)
+            found = later(found, job if task_of(job, run) is not None else None)
+    return found
+
+
+def later(one: Job | None, other: Job | None) -> Job | None:
+    """The one of two jobs that was submitted after the other."""
+    return max((job for job in (one, other) if job), key=_submitted, default=None)
+
+
+def task_of(job: Job, run: Path) -> int | None:
+    """The number of the task that is a run, whatever links lead to it; None if none is."""
+    real = run.resolve()
+    return next((task for task, other in enumerate(job.runs) if other.resolve() == real), None)
 
 
 def make(folder: Path) -> None:
@@ -124,6 +144,12 @@ def read(folder: Path) -> Job:
         raise UserError("recipe", str(folder / RECORD), what, f"remove {folder} if no job runs from it") from None
 
 
+def mark_cancelled(job: Job, tasks: Collection[int]) -> None:
+    """Has these tasks of a job not begin again, whoever starts them."""
+    for name in [CANCELLED] if len(tasks) == len(job.runs) else [f"{CANCELLED}-{task}" for task in tasks]:
+        (job.folder / name).touch()
+
+
 def recipe_of(folder: Path, task: int | str) -> Path:
     """The frozen recipe of a task."""
     return folder / f"frozen-{task}.yaml"  # a file named recipe.yaml would make this a run folder
@@ -162,6 +188,11 @@ def told(lines: Sequence[str]) -> Events:
             goes_on = AGAIN in what
             found = Events(found.starts, None, int(status) if status.isdigit() else None, goes_on)
     return found
+
+
+def _submitted(job: Job) -> int:
+    """When, as its record is written once; in its text are seconds only."""
+    return (job.folder / RECORD).stat().st_mtime_ns
 
 
 def _numbers(jobs: Path) -> list[int]:

@@ -142,7 +142,8 @@ def _middle(order: Order, cluster: Cluster) -> str:
             f"cd {shlex.quote(str(order.here))} || exit 2",
             'tell() { echo "$(date "+%Y-%m-%d %H:%M:%S") job: $*" | tee -a "$job/events-$task.txt"; }',
             *setup,
-            f'[ ! -e "$job/{job_folder.CANCELLED}" ] || {{ tell "cancelled before it began"; exit 0; }}',
+            f'cancelled() {{ [ -e "$job/{job_folder.CANCELLED}" ] || [ -e "$job/{job_folder.CANCELLED}-$task" ]; }}',
+            '! cancelled || { tell "cancelled before it began"; exit 0; }',
             "",
             "# The frozen copies, and no folder that happens to be the current one, are looked into first.",
             f'export PYTHONSAFEPATH=1 PYTHONPATH="$job/{job_folder.CODE}${{PYTHONPATH:+:$PYTHONPATH}}"',
@@ -198,7 +199,7 @@ _SLURM_TAIL = """\
 # Only a job that is RUNNING may be put back into the queue. One that was cancelled is COMPLETING by now, and would come
 # back; one that was preempted Slurm puts back by itself.
 again() {
-    [ ! -e "$job/cancelled" ] && [ "$(squeue --noheader --jobs="$id" --format=%T)" = RUNNING ] || return
+    ! cancelled && [ "$(squeue --noheader --jobs="$id" --format=%T)" = RUNNING ] || return
     tell "ended with $code, begins again: scontrol $1"
     scontrol "$1" "$id" && { sleep 60; exit "$code"; } # until Slurm ends this script
 }
@@ -213,7 +214,7 @@ exit "$code"
 """
 
 _LOCAL_TAIL = """\
-while run; [ "$code" = {REQUEUE} ] && [ -z "$over" ] && [ ! -e "$job/cancelled" ]; do
+while run; [ "$code" = {REQUEUE} ] && [ -z "$over" ] && ! cancelled; do
     tell "ended with $code, begins again"
     child='' asked=''
 done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from finetune.errors import UserError
@@ -14,6 +14,9 @@ from finetune.jobs.states import State
 
 # A controller that is busy or away lets its commands wait; nobody wants to wait with them for longer.
 _PATIENCE = 60
+# With some of an array waiting, the scancel of Slurm 22.05 repeats a signal to the others as long as they run, from the
+# fifth second on. The script of a job passes it on once.
+_ONCE = 3
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED")
 _RUNNING = ("RUNNING", "CONFIGURING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
 
@@ -58,18 +61,18 @@ def states(job: Job) -> dict[int, State] | None:
     return dict(map(_state, answer.stdout.split("\n")[:-1]))
 
 
-def cancel(job: Job) -> None:
-    """Takes what waits out of the queue, and asks what runs to save and to end.
+def cancel(job: Job, tasks: Collection[int]) -> None:
+    """Takes what waits of some tasks out of the queue, and asks what runs of them to save and to end.
 
     A plain scancel would do too, but Slurm ends a job by force half a minute after it, saved or not.
     """
-    known = states(job) or {}
+    known = {task: state for task, state in (states(job) or {}).items() if task in tasks}
     name = {task: job.id if len(job.runs) == 1 and not is_array(job) else f"{job.id}_{task}" for task in known}
-    # Waiting ones first: with some of an array waiting, Slurm repeats a signal to the others for a minute.
+    # Waiting ones first, so that nothing has to be repeated where it is all of them.
     if waiting := [name[task] for task, state in known.items() if state.waits]:
         _asked(["scancel", *waiting])
     if running := [name[task] for task, state in known.items() if state.runs]:
-        _asked(["scancel", "--signal=USR1", "--batch", *running])
+        _begun(["scancel", "--signal=USR1", "--batch", *running])
 
 
 def is_array(job: Job) -> bool:
@@ -88,6 +91,14 @@ def _state(line: str) -> tuple[int, State]:
     if state in _WAITING:
         return task, State(waits=True, why=reason if reason != "None" else "")
     return task, State(runs=True, why=nodes) if state in _RUNNING else State()
+
+
+def _begun(command: Sequence[str]) -> None:
+    """Starts what may repeat itself, and leaves it to that."""
+    none = subprocess.DEVNULL
+    asks = subprocess.Popen(command, stdin=none, stdout=none, stderr=none, start_new_session=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        asks.wait(_ONCE)
 
 
 def _asked(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
