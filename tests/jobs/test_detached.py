@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from finetune.jobs import detached
 from finetune.jobs.job_folder import Job, events, mark_cancelled
 from finetune.jobs.states import State
@@ -47,6 +49,13 @@ def test_a_task_that_is_cancelled_waits_no_more_and_the_others_do(tmp_path: Path
     mark_cancelled(job, [0, 1, 2])
     detached.cancel(job, [0, 1, 2])
     waited(lambda: detached.states(job) == {0: State(), 1: State(), 2: State()})
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are asked for by ps")
+def test_a_script_that_takes_the_place_of_its_shell_is_there(tmp_path: Path, monkeypatch):
+    seen = [b"", b"", b"bash\0" + os.fsencode(tmp_path / "job.sh") + b"\0"]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: seen.pop(0))
+    assert detached.states(Job(tmp_path, "local", "7", os.uname().nodename, (tmp_path,))) == {0: State(waits=True)}
 
 
 def test_a_process_of_the_same_number_is_another(tmp_path: Path):

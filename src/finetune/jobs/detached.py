@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from finetune.jobs import job_folder
 from finetune.jobs.job_folder import SCRIPT, Job
 from finetune.jobs.states import State
+
+_LOOKS, _PAUSE = 20, 0.005  # seconds between looks at a process that has no words now
 
 
 def hand_over(folder: Path) -> str:
@@ -48,10 +51,19 @@ def cancel(job: Job, tasks: Collection[int]) -> None:
 def _is_alive(process: int, folder: Path) -> bool:
     """Whether a process is there and is still the script of this job: numbers are given again."""
     if Path("/proc/self").exists():  # where there is none, as on a Mac, there is ps; in a small image it may be missing
+        return os.fsencode(folder / SCRIPT) in _words(process).split(b"\0")
+    seen = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return str(folder / SCRIPT) in seen.stdout
+
+
+def _words(process: int) -> bytes:
+    """The command of a process, as Linux has it; none if it is not there, or is over."""
+    for _ in range(_LOOKS):  # while one program takes the place of another there is none either
         try:
             words = Path(f"/proc/{process}/cmdline").read_bytes()
         except OSError:
-            return False
-        return os.fsencode(folder / SCRIPT) in words.split(b"\0")
-    seen = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False)
-    return str(folder / SCRIPT) in seen.stdout
+            break
+        if words:
+            return words
+        time.sleep(_PAUSE)
+    return b""
