@@ -16,8 +16,9 @@ SOURCE = ROOT / "src" / "finetune"
 # From the top down: a room imports only rooms that stand after it.
 # fmt: off
 ROOMS = [
-    "__main__", "sweep", "search", "summary", "trials", "wire", "one_gpu", "run", "submitting", "predicting",
-    "listing", "sbatch", "detached", "kubernetes", "job_script", "cluster_words", "freezing", "job_folder",
+    "__main__", "sweep", "search", "summary", "trials", "wire", "one_gpu", "run", "submitting", "submitted",
+    "predicting", "listing", "sbatch", "detached", "kubernetes", "job_script", "cluster_words", "freezing",
+    "job_folder",
     "states", "extracting", "checkup", "reporting", "evaluating", "showing", "inspect", "feeding", "candidates",
     "answers", "flow", "exporting", "finished", "parser", "answering", "ending", "rate_search", "rehearsal",
     "beginning", "bystanding", "doubts", "training", "looking", "setbacks", "keeping", "beside", "reload",

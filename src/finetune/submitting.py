@@ -29,12 +29,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune import submitted
 from finetune.check import check_with_all
 from finetune.compose import Composed, anchored, compose, run_dir
 from finetune.errors import UserError, printable
@@ -43,16 +42,12 @@ from finetune.jobs.cluster_words import KUBERNETES, LOCAL, SLURM, Cluster
 from finetune.jobs.freezing import freeze
 from finetune.jobs.job_folder import Job
 from finetune.jobs.job_script import Order, script
-from finetune.jobs.states import State
-from finetune.listing import RUNS, entry
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.results import run_folder
 from finetune.sweeping.asked import asked
 
 USAGE = "write submit recipe=NAME … cluster=KIND, or submit --status RUN"
-_PAUSE = 1.0  # seconds between two looks at what a job has printed;
-_LOOKS = 5  # at every fifth the scheduler is asked whether it is over: all its users ask the same one
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,8 @@ def submit(words: list[str]) -> int:
     if asked:
         job, tasks = _job(rest, options.multirun, f"--{asked[0]}")
         if options.logs:
-            return _logs(job, tasks, options.follow)
-        return (_status if options.status else _cancel)(job, tasks)
+            return submitted.logs(job, tasks, options.follow)
+        return (submitted.status if options.status else submitted.cancel)(job, tasks)
     ours = [word for word in rest if cluster_words.is_word(word)]
     theirs = [word for word in rest if not cluster_words.is_word(word)]
     runs = _runs(theirs, options.multirun)
@@ -129,9 +124,9 @@ def _has_work(composed: Composed) -> bool:
 
 
 def _submit(runs: _Runs, cluster: Cluster, words: Sequence[str], is_dry: bool) -> int:
-    before = None if is_dry else _newest(runs.place)
-    if before and _is_there(*before):
-        what = f"job {_name(*before)} is there for it already"
+    before = None if is_dry else submitted.newest(runs.place)
+    if before and submitted.is_there(*before):
+        what = f"job {submitted.name(*before)} is there for it already"
         raise UserError("recipe", str(runs.place), what, "see submit --status, or end it with submit --cancel")
     folder = job_folder.next_folder(job_folder.beside(runs.place))
     name = kubernetes.name_of(runs.place, folder.name) if cluster.kind == KUBERNETES else runs.place.name
@@ -178,9 +173,6 @@ def _told(cluster: Cluster, folder: Path, number: str, runs: _Runs) -> Iterator[
     yield f"runs: {len(runs.composed)}, see submit --status {runs.place}" if runs.is_sweep else f"run: {runs.place}"
 
 
-# Of what was submitted
-
-
 def _job(words: list[str], is_sweep: bool, option: str) -> tuple[Job, Sequence[int]]:
     """The newest job of a run folder, or of the run that words mean, and which of its tasks are meant."""
     if not words:
@@ -189,122 +181,7 @@ def _job(words: list[str], is_sweep: bool, option: str) -> tuple[Job, Sequence[i
         place = Path(os.path.abspath(words[0]))
     else:
         place = _runs([word for word in words if not cluster_words.is_word(word)], is_sweep).place
-    found = _newest(place)
+    found = submitted.newest(place)
     if found is None:
         raise UserError("recipe", option, f"'{place}' was not submitted", "name the run folder that submit has printed")
     return found
-
-
-def _newest(place: Path) -> tuple[Job, Sequence[int]] | None:
-    """The newest job of a run or a sweep, with all its tasks, or of a sweep that a run is of, with its task there."""
-    # A sweep is called by a folder in runs/, and its runs lie beside that unless they say where. What runs here is
-    # known by the path of its script, so that a way without links comes last.
-    swept = job_folder.newest_with(place, [place.parent, Path(RUNS).absolute(), place.resolve().parent])
-    job = job_folder.later(job_folder.newest(place), swept)
-    if job is None:
-        return None
-    task = job_folder.task_of(job, place) if job == swept else None
-    return job, range(len(job.runs)) if task is None else [task]
-
-
-def _name(job: Job, tasks: Sequence[int]) -> str:
-    """What a job is called, or one of its tasks by itself."""
-    return f"{job.id}_{tasks[0]}" if len(tasks) == 1 < len(job.runs) else job.id
-
-
-def _states(job: Job) -> dict[int, State] | None:
-    """What the scheduler says of the tasks that it knows; None if it cannot be asked from here."""
-    if job.kind == KUBERNETES:
-        return None
-    return sbatch.states(job) if job.kind == SLURM else detached.states(job)
-
-
-def _is_there(job: Job, tasks: Sequence[int]) -> bool:
-    """Whether the scheduler has any of these tasks that waits or runs."""
-    return any(state.waits or state.runs for task, state in (_states(job) or {}).items() if task in tasks)
-
-
-def _status(job: Job, tasks: Sequence[int]) -> int:
-    states = _states(job)
-    for task in tasks:
-        run = job.runs[task]
-        print(printable(f"{_name(job, [task])}: {', '.join(_about(job, task, run, states))}: {run}"))
-    return 0
-
-
-def _about(job: Job, task: int, run: Path, states: dict[int, State] | None) -> Iterator[str]:
-    """What there is to say of a task, the most important first."""
-    told, found = job_folder.events(job.folder, task), entry(run)
-    state = None if states is None else states.get(task, State())
-    yield _standing(job.is_cancelled(task), told, found["status"] == "finished", state)
-    if told.starts > 1:
-        yield f"requeued {told.starts - 1} time{'s' * (told.starts > 2)}"
-    if found["step"] is not None:
-        yield f"step {found['step']} saved"
-
-
-def _standing(is_cancelled: bool, told: job_folder.Events, is_finished: bool, state: State | None) -> str:
-    """Whether a task waits, runs or is over, from what its run, its scheduler and its script say."""
-    if is_finished and told.status == 0:
-        return "done"
-    if state and state.waits:
-        return f"pending ({state.why})" if state.why else "pending"
-    if state and state.runs:
-        return "asked to save and to end" if is_cancelled else f"running on {state.why}" if state.why else "running"
-    if is_finished and (told.starts or state):  # else it was finished before, and is to train for longer
-        return "done"
-    if is_cancelled:
-        return "cancelled"
-    if told.status is not None and not told.goes_on:
-        return f"failed with status {told.status} (see submit --logs)"
-    if state is None:
-        return "running, as far as its files say" if told.starts else "not begun, as far as its files say"
-    return "failed: it was ended from outside" if told.starts else "gone before it began"
-
-
-def _logs(job: Job, tasks: Sequence[int], follow: bool) -> int:
-    """Prints what each task has printed."""
-    seen = dict.fromkeys(tasks, 0)
-    goes_on = True
-    while goes_on:
-        goes_on = follow and _is_there(job, tasks)
-        for _ in range(_LOOKS if goes_on else 1):
-            for task in tasks:
-                seen[task] = _print_from(job_folder.output_of(job.folder, task), seen[task], len(tasks) > 1)
-            time.sleep(_PAUSE if goes_on else 0)
-    if not any(seen.values()):
-        print("nothing was printed yet")
-    return 0
-
-
-def _print_from(path: Path, position: int, named: bool) -> int:
-    """Prints the whole lines of a file from a place on; gives the place behind them."""
-    if not path.is_file():
-        return position
-    with path.open("rb") as file:
-        file.seek(position)
-        text = file.read()
-    text = text[: text.rfind(b"\n") + 1]
-    if text and named:
-        print(f"==> {path.name} <==")
-    sys.stdout.write(text.decode("utf-8", errors="replace"))
-    sys.stdout.flush()
-    return position + len(text)
-
-
-def _cancel(job: Job, tasks: Sequence[int]) -> int:
-    """Sees to it that none of these tasks begins again, and that what runs of them saves."""
-    name = _name(job, tasks)
-    if _states(job) is not None and not _is_there(job, tasks):
-        print(f"job {name} is over already")
-        return 0
-    if job.kind == KUBERNETES and len(tasks) < len(job.runs):
-        what = f"'{job.runs[tasks[0]]}' is one of {len(job.runs)} runs of a job that kubectl deletes as a whole"
-        raise UserError("recipe", "--cancel", what, f"name {job.folder.parent} for all of them")
-    job_folder.mark_cancelled(job, tasks)
-    if job.kind == KUBERNETES:
-        print(f"kubectl delete -f {shlex.quote(str(job.folder / kubernetes.MANIFEST))}")
-        return 0
-    (sbatch if job.kind == SLURM else detached).cancel(job, tasks)
-    print(f"cancelled: job {name}; what runs of it saves and ends, and submit --status says when")
-    return 0
