@@ -77,6 +77,7 @@ def test_a_good_recipe_passes():
         ("checkpoint.keep", 0, "checkpoint.keep: 0 is not 1 or more"),
         ("checkpoint.keep_every_hours", -1.0, "checkpoint.keep_every_hours: -1.0 is not greater than 0"),
         ("run.seed", -1, "run.seed: -1 is not 0 or more"),
+        ("run.wait_for_workers", 0.0, "run.wait_for_workers: 0.0 is not greater than 0"),
         ("stop_gradient", "fc7:0", "'fc7:0' is not true, false or a list of tensors"),
         ("stop_gradient", [1], "[1] is not true, false or a list of tensors"),
         ("stop_gradient", None, "None is not true, false or a list of tensors"),

@@ -34,7 +34,8 @@ A run leaves everything in its run folder, run.dir (runs/NAME, with a digest of 
 The same command again continues that run.
 
 exit status: 0 done, 2 recipe or usage, 3 bad or refused model, 4 numerics, 5 storage, 70 a bug of ours, 75 asked to
-end by a signal and saved, or a device failed: the same command goes on (the same signal again: 128 + its number).
+end by a signal and saved, a device failed, or a worker did not come: the same command goes on (the same signal again:
+128 + its number).
 """
 
 from __future__ import annotations

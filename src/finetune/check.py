@@ -151,6 +151,7 @@ def faults_in(recipe: Recipe) -> Faults:
     yield from _number("engine.threads", recipe.engine.threads, least=1)
     yield from _number("engine.gpus", recipe.engine.gpus, least=0)
     yield from _number("run.seed", recipe.run.seed, least=0)
+    yield from _number("run.wait_for_workers", recipe.run.wait_for_workers, above=0)
     for key in recipe.run.allow_change:
         if key not in KINDS:
             yield UserError("recipe", "run.allow_change", f"'{key}' is no key of a recipe", instead_of(key))

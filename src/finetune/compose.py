@@ -32,7 +32,8 @@ from finetune.names import did_you_mean
 from finetune.recipe import Recipe
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
-_WHO_AND_WHERE = ("recipe", "run.dir", "distribute", "run.workers", "run.worker")  # which make no other run
+# Keys that make no other run.
+_WHO_AND_WHERE = ("recipe", "run.dir", "distribute", "run.workers", "run.worker", "run.wait_for_workers")
 
 OmegaConf.register_new_resolver("packaged", packaged.asset, replace=True)
 

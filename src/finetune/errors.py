@@ -11,7 +11,7 @@ STATUS = {
     "source": 3,  # the pair it starts from
     "numerics": 4,  # NaN or Inf
     "storage": 5,  # a disk that is full, read-only or failing
-    "machine": 75,  # a device that failed under the run: the same command goes on, if need be elsewhere
+    "machine": 75,  # a device that failed, or a worker that did not come: the same command goes on, maybe elsewhere
 }
 
 MAX_LINES = 5

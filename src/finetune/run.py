@@ -121,7 +121,7 @@ def _go(asked: _Asked, cluster: Cluster | None, folder: RunFolder, own: RunFolde
     from finetune.running.space import check_space
 
     # ---- The other workers, if there are any, who have to be about the same.
-    team = join(recipe.distribute, cluster)
+    team = join(recipe.distribute, cluster, recipe.run.wait_for_workers, interruption.check)
 
     # ---- init from the source, or resume from our own last save; source and heads become one model.
     pretrained = read_values(plan.source, recipe.run.seed, recipe.source.allow_nonfinite)

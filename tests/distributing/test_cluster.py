@@ -70,6 +70,7 @@ def test_a_batch_script_is_no_task_and_copies_are_warned_of():
         ({"workers": ("a:1", "b:1")}, "run.worker: not given, and run.workers has 2"),
         ({"workers": ("a:1", "b:1"), "worker": 2}, "run.worker: 2, and run.workers has 2; .*: 0 to 1"),
         ({"workers": ("a", "b:1"), "worker": 0}, "run.workers: 'a' is no HOST:PORT"),
+        ({"workers": ("a:65536", "b:1"), "worker": 0}, "run.workers: 'a:65536' is no HOST:PORT"),
         ({"workers": ("a:1", "a:1"), "worker": 0}, "run.workers: two workers have one address"),
         ({"TF_CONFIG": "{"}, "TF_CONFIG: cannot be read"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG: cannot be read"),

@@ -15,6 +15,7 @@ from typing import Any
 from finetune.errors import UserError
 
 MODES = ("auto", "none", "mirrored", "multi_worker")
+_ADDRESS = r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}"
 _FIRST, _OF_A_JOB, _JOBS = 20000, 64, 190  # ports, below those that Linux gives to connections
 
 
@@ -64,11 +65,21 @@ def find_cluster(
     else:
         return None
     for address in found.workers:
-        if not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address):
+        if not re.fullmatch(_ADDRESS, address) or not 0 < host_and_port(address)[1] < 1 << 16:
             raise UserError("recipe", found.origin, f"'{address}' is no HOST:PORT", "write such as node1:2222")
     if len(set(found.workers)) < len(found.workers):
         raise UserError("recipe", found.origin, "two workers have one address", "give each a port of its own")
     return found if len(found.workers) > 1 else None
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of an address.
+
+    >>> host_and_port("node1:2222"), host_and_port("[::1]:2222")
+    (('node1', 2222), ('::1', 2222))
+    """
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def slurm_tasks(environment: Mapping[str, str]) -> int:

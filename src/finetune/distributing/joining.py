@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -15,24 +16,31 @@ import tensorflow as tf
 
 import finetune
 from finetune.distributing.cluster import Cluster
+from finetune.distributing.meeting import meet, named
 from finetune.distributing.team import ALONE, Team
-from finetune.errors import UserError
+from finetune.errors import UserError, shortlist
 from finetune.interruption import take_signals_back
 from finetune.recipe import Recipe
 from finetune.recipe_files import flat
 
-WAIT = 600.0  # seconds until all have come: a scheduler may start one long before another
+WAIT = 60.0  # seconds for TensorFlow's own part, in which each wakes its GPUs: all have met just before
 SILENCE = 10.0  # seconds without a sign of life after which a worker counts as lost
-_OWN = ("run.worker", "run.workers", "run.dir", "cache.dir", "run.wait")  # keys that may differ between workers
+# Keys that may differ between workers.
+_OWN = ("run.worker", "run.workers", "run.dir", "cache.dir", "run.wait", "run.wait_for_workers")
 
 
-def join(mode: str, cluster: Cluster | None) -> Team:
+def join(mode: str, cluster: Cluster | None, wait: float, check: Callable[[], None]) -> Team:
     """All that train together, once each of them has come.
+
+    Args:
+      wait: for how many seconds the others are waited for.
+      check: is called meanwhile, and may raise.
 
     Raises:
       UserError: the recipe asks for GPUs that are not there, or a worker did not come.
     """
     if cluster is not None:
+        meet(cluster, wait, check=check)
         return _join_workers(cluster)
     gpus = tf.config.get_visible_devices("GPU")
     if mode == "mirrored" and len(gpus) < 2:
@@ -45,7 +53,7 @@ def _join_workers(cluster: Cluster) -> Team:
     # TensorFlow's own way to tell it, from which TFConfigClusterResolver reads it; a server is started by that.
     tasks = {"cluster": {"worker": list(cluster.workers)}, "task": {"type": "worker", "index": cluster.index}}
     os.environ["TF_CONFIG"] = json.dumps(tasks)
-    # Its own defaults notice a frozen worker after a minute or more, and wait for one that never comes for an hour.
+    # Its own defaults notice a frozen worker after a minute or more.
     from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
     from tensorflow.python.eager.context import context
 
@@ -58,14 +66,18 @@ def _join_workers(cluster: Cluster) -> Team:
         shutdown_barrier_timeout_in_ms=int(SILENCE * 1000),
         coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=len(cluster.workers))],
     )
+    # Else it waits for longer than anybody does, and hears no signal, for one that is killed before it has registered.
+    eager.coordination_service.cluster_register_with_barrier = True
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         take_signals_back()  # its server takes SIGTERM for a notice that nobody here asks for
         return Team(cluster, strategy)
     except (tf.errors.OpError, RuntimeError) as error:
-        what = f"not all {len(cluster.workers)} workers have come ({str(error).splitlines()[0][:200]})"
-        todo = "are all of them started, and can each reach the others at these addresses?"
-        raise UserError("recipe", cluster.origin, what, todo, f"  {', '.join(cluster.workers)[:200]}") from error
+        missing = re.findall(r"/task:(\d+)", str(error).partition("timed out task names")[2].partition("\n\n")[0])
+        names = [named(cluster, int(number)) for number in missing if int(number) < len(cluster.workers)]
+        who = shortlist(names) if names else "TensorFlow"
+        what = f"{who} did not join the workers that had met ({str(error).splitlines()[0][:200]})"
+        raise UserError("machine", cluster.origin, what, "what do the others say?") from error
 
 
 def check_alike(team: Team, recipe: Recipe, digests: Mapping[str, Mapping[str, str]], step: int) -> None:

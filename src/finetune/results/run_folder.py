@@ -35,6 +35,7 @@ BEST = "best"
 HARMLESS = (
     "run.dir",
     "run.wait",
+    "run.wait_for_workers",
     "run.allow_change",
     "run.workers",
     "run.worker",
@@ -46,7 +47,8 @@ HARMLESS = (
     "checkpoint.",
 )
 HARMLESS += ("train.stop_early", "train.on_nan", "cache.mode", "cache.dir", "cache.max_gb")
-WHO_AND_WHERE = ("run.dir", "run.wait", "run.allow_change", "run.workers", "run.worker", "distribute")
+WHO_AND_WHERE = ("run.dir", "run.wait", "run.wait_for_workers", "run.allow_change", "run.workers", "run.worker")
+WHO_AND_WHERE += ("distribute",)
 # What the numbers in the checkpoints were counted by.
 HARMFUL = ("eval.metric", "eval.goal", "eval.min_delta")
 LENGTHS = ("train.steps", "train.epochs")  # where a schedule falls towards the last step they are not harmless
