@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +21,14 @@ from finetune.distributing.meeting import meet
 from finetune.errors import MAX_LINES, UserError
 from finetune.interruption import Interrupted, Interruption
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the benchmarks are in no package that is installed
+from benchmarks.ports import free_ports
+
 LONG = 30.0  # seconds: nothing here waits for so long
 
 
-def ports(count: int) -> list[int]:
-    with ExitStack() as open_ones:
-        sockets = [open_ones.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def addresses(count: int, host: str = "127.0.0.1") -> tuple[str, ...]:
-    return tuple(f"{host}:{port}" for port in ports(count))
+    return tuple(f"{host}:{port}" for port in free_ports(count))
 
 
 class Guest(threading.Thread):
@@ -160,7 +157,7 @@ def test_124_several_who_never_come_are_all_named_in_five_lines():
     [("127.0.0.1:PORT", "Connection refused"), ("nobody.invalid:PORT", "."), (f"{'x' * 64}:PORT", ".")],
 )
 def test_124_a_chief_who_cannot_be_reached_is_named_with_the_reason(chief: str, reason: str, at_once: None):
-    port, own = ports(2)
+    port, own = free_ports(2)
     workers = (chief.replace("PORT", str(port)), f"127.0.0.1:{own}")
     worker = Guest(workers, 1, wait=1.0)
     first, second = worker.error().splitlines()

@@ -29,14 +29,15 @@ WORDS = ["recipe=vgg_2class", f"source.path={GOLDEN}", "cut=fc7:0", "data.kind=s
 WORDS += ["source.feeds={keep_prob: 1.0}", "stop_gradient=false", "train.batch_size=8", "eval.probe=false"]
 WORDS += ["cache.mode=off", "train.steps=12", "eval.every_steps=5", "checkpoint.every_steps=4", "checkpoint.keep=99"]
 WORDS += ["train.log_every_steps=1", "train.clip_norm=1.0"]
+FINETUNE = [sys.executable, "-m", "finetune"]
 SLOWEST = 200.0  # seconds
 
 
 class Worker:
     """One of the processes, and what it has said so far."""
 
-    def __init__(self, command: Sequence[str], place: Path):
-        self.said_at = place
+    def __init__(self, command: Sequence[str], place: Path, address: str):
+        self.said_at, self.address = place, address
         with place.open("w") as said:
             self.process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
 
@@ -56,16 +57,23 @@ class Worker:
 
 
 @contextmanager
-def workers(run: Path, count: int, *more: str, each: Sequence[Sequence[str]] = ()) -> Iterator[list[Worker]]:
-    """The chief first; ended with all that they are, whatever happens."""
-    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
+def workers(
+    run: Path,
+    count: int,
+    *more: str,
+    each: Sequence[Sequence[str]] = (),
+    begins: Sequence[Sequence[str]] = (),
+    hosts: Sequence[str] = ("127.0.0.1",) * 4,
+) -> Iterator[list[Worker]]:
+    """The chief first; ended with all that they are, whatever happens. `begins` are what their commands begin with."""
+    addresses = [f"{host}:{port}" for host, port in zip(hosts, free_ports(count), strict=False)]
     started = []
     try:
         for number in range(count):
             words = [*WORDS, *more, *(each[number] if each else ()), f"run.dir={run}"]
-            words += [f"run.workers=[{addresses}]", f"run.worker={number}"] if count > 1 else []
+            words += [f"run.workers=[{','.join(addresses)}]", f"run.worker={number}"] if count > 1 else []
             place = run.with_name(f"{run.name}-{number}-{time.monotonic_ns()}.said")
-            started.append(Worker([sys.executable, "-m", "finetune", *words], place))
+            started.append(Worker([*(begins[number] if begins else FINETUNE), *words], place, addresses[number]))
         yield started
     finally:
         for one in started:
