@@ -257,7 +257,7 @@ class Run:
     # which of them this process is.
     workers: list[str] = field(default_factory=list)
     worker: Optional[int] = None
-    wait_for_workers: float = 45.0  # seconds for which they wait for each other: with their start, within a minute
+    wait_for_workers: float = 45.0  # seconds for which they wait for each other: with their start, a minute
     wait: bool = False  # for another process that is in the run folder, in the place of refusing to be a second one
 
 
