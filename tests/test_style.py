@@ -40,8 +40,8 @@ ROOMS = [
     "modes", "randomness", "parameters", "constants", "renaming", "initial", "tables", "index", "slices", "table",
     "adapters", "distance", "layers", "freeze", "specialize", "cut", "functions", "bodies", "variables", "objects",
     "metagraph", "frozen", "loops", "graph", "files", "allowed_ops", "output_args", "protos", "monitor", "plots",
-    "markup", "hardest", "tasks", "data", "recipe", "names", "meeting", "cluster", "devices", "errors", "fields",
-    "axes", "interruption",
+    "markup", "hardest", "tasks", "data", "compact",
+    "recipe", "names", "meeting", "cluster", "devices", "errors", "fields", "axes", "interruption",
 ]
 # fmt: on
 

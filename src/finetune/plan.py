@@ -248,7 +248,8 @@ def _members(training: Examples, tasks: Sequence[Task]) -> list[np.ndarray]:
     if not exclusive:
         raise UserError("recipe", "data.balance", "no head has one class an example", "add data.balance=none")
     classes = training.targets[exclusive[0].name]
-    return [np.flatnonzero(classes == number) for number in np.unique(classes)]
+    counts = np.unique(classes, return_counts=True)[1]
+    return np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def _old_head(source: Source, recipe: Recipe) -> Source | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.caching.key import key_of
+from finetune.examples.compact import Digests
 from finetune.recipe import Augment, Data
 from finetune.surgery.backbone import Backbone
 from tests.graphs import FLOAT, fed, graph, node
@@ -54,3 +55,10 @@ def test_it_changes_with(what: str):
 @pytest.mark.parametrize("what", THE_SAME)
 def test_it_stays_with(what: str):
     assert key_of(**{**WORDS, **THE_SAME[what]}) == KEY
+
+
+def test_what_is_kept_of_many_examples_is_found_by_any_version():
+    many = [f"{number:064x}" for number in range(10_000)]
+    assert key_of(**{**WORDS, "hashes": many}) == "361c5906bc3bd225f3aeda6a87db5866c9509bb0"
+    digests = Digests.of(bytes.fromhex(text) for text in many)
+    assert key_of(**{**WORDS, "hashes": digests}) == "361c5906bc3bd225f3aeda6a87db5866c9509bb0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,31 @@ def test_no_rows_are_refused():
 
 
 # ---- held out
+
+
+def many(count: int = 10_000) -> Examples:
+    """Examples of which some are equal, with classes of which chance holds out none."""
+    rows = (np.arange(count * 3) % 9973).astype(np.float32).reshape(count, 3)
+    labels = np.arange(count) % 7
+    labels[[5, 50]], labels[[6, 9]] = 7, 8
+    found = from_arrays({"x": rows}, {"labels": labels}, "here")
+    return replace(found, targets={"head": labels, "size": rows[:, :2]})
+
+
+@pytest.mark.parametrize(
+    ("grouped", "share", "training", "held_out"),
+    [
+        (False, 0.2, "8056 8467cff95461f905", "1944 c5a8496490eddc4d"),
+        (False, 0.0004, "9990 3a8cd868a72fa11a", "10 3e27eabca5066dba"),
+        (True, 0.2, "7864 32b479039a9be212", "2136 5f10fa3e3d16b027"),
+        (True, 0.0004, "9968 306c80fc18df603b", "32 9ca4152d80b7b65a"),
+    ],
+)
+def test_sides_and_digests_are_those_of_runs_that_are_there(grouped: bool, share: float, training: str, held_out: str):
+    """A run that goes on compares its digests with those that it has recorded, by whatever version it began."""
+    groups = [str(number % 977) for number in range(10_000)] if grouped else None
+    sides = hold_out(many(), share, groups)
+    assert [f"{len(side)} {side.digest()[:16]}" for side in sides] == [training, held_out]
 
 
 def sides(examples: Examples, share: float) -> dict[str, str]:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
 
+from finetune.examples.compact import Digests
 from finetune.examples.data import Examples
 from finetune.examples.tasks import Task
 from finetune.judging import baselines
@@ -86,6 +89,9 @@ def test_a_probe_learns_from_as_many_as_is_fair_whichever_come_first():
     backwards = some(many.where(np.arange(900) % 2 == 0), 16, 50)
     assert set(backwards.hashes) == set(sorted(many.hashes[::2])[:50])
     assert len(some(many, 16, 10_000)) == 900
+    digests = Digests.of(bytes([number % 7] * 8).ljust(31) + bytes([number % 256]) for number in range(900))
+    alike = replace(many, hashes=digests)  # in all that sorts fast
+    assert sorted(some(alike, 16, 50).hashes) == sorted(digests)[:50]
     assert len(some(many, 1_000_000, 10_000)) == 100
 
 

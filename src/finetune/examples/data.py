@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import repeat
 
 import numpy as np
 
 from finetune.errors import UserError
+from finetune.examples.compact import Digests, numbered, taken
 from finetune.examples.fields import Field, chosen, chunks
 from finetune.names import did_you_mean
+
+_TOGETHER = 4096  # examples that are told of at once where all are
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,25 @@ class Examples:
 
     def where(self, which: np.ndarray) -> Examples:
         """The examples for which `which` (bool [examples]) holds, in their order."""
+        places = np.flatnonzero(which)
         return replace(
             self,
-            sources=list(compress(self.sources, which)),
-            columns={name: column[which] for name, column in self.columns.items()},
-            hashes=list(compress(self.hashes, which)),
-            arrays=None if self.arrays is None else {name: chosen(rows, which) for name, rows in self.arrays.items()},
-            targets={head: rows[which] for head, rows in self.targets.items()},
+            sources=taken(self.sources, places),
+            columns={name: column[places] for name, column in self.columns.items()},
+            hashes=taken(self.hashes, places),
+            arrays=None if self.arrays is None else {name: chosen(rows, places) for name, rows in self.arrays.items()},
+            targets={head: rows[places] for head, rows in self.targets.items()},
         )
 
     def digest(self) -> str:
         """SHA-256 over every example's content and targets, in order."""
         sha = hashlib.sha256()
-        for i, content in enumerate(self.hashes):
-            sha.update(f"{content} {' '.join(str(rows[i].tolist()) for rows in self.targets.values())}\n".encode())
+        for start in range(0, len(self), _TOGETHER):
+            part = slice(start, start + _TOGETHER)
+            learnt = [map(str, rows[part].tolist()) for rows in self.targets.values()]
+            said = map(" ".join, zip(*learnt, strict=True)) if learnt else repeat("")
+            lines = [f"{content} {targets}\n" for content, targets in zip(self.hashes[part], said, strict=False)]
+            sha.update("".join(lines).encode())
         return sha.hexdigest()
 
 
@@ -67,15 +75,15 @@ def from_arrays(rows: Mapping[str, Field], columns: Mapping[str, np.ndarray], wh
     if not len(labels):
         raise UserError("data", where, "there are no rows", "give at least one of each class")
     parts = zip(*(chunks(held) for held in rows.values()), strict=True)
-    hashes = [_row_hash(row) for part in parts for row in zip(*(values for _, values in part), strict=True)]
-    return Examples([str(i) for i in range(len(labels))], columns, hashes, dict(rows))
+    hashes = Digests.of(_row_hash(row) for part in parts for row in zip(*(v for _, v in part), strict=True))
+    return Examples(numbered(len(labels)), columns, hashes, dict(rows))
 
 
-def _row_hash(values: Sequence[np.ndarray]) -> str:
+def _row_hash(values: Sequence[np.ndarray]) -> bytes:
     sha = hashlib.sha256()
     for value in values:
         sha.update(repr(value).encode() if np.asarray(value).dtype == object else np.ascontiguousarray(value).tobytes())
-    return sha.hexdigest()
+    return sha.digest()
 
 
 def grouped(examples: Examples, group: str) -> Sequence[str]:
@@ -105,11 +113,10 @@ def hold_out(examples: Examples, share: float, groups: Sequence[str] | None = No
     An example stays on its side when others come or go, and equal ones are always on the same side. A class that
     chance leaves without an example on one side gives the one nearest to the border, if it has two that differ.
     """
-    digests = examples.hashes if groups is None else [hashlib.sha256(group.encode()).hexdigest() for group in groups]
-    place = np.array([int(digest[:13], 16) / 16**13 for digest in digests])
+    place = _places(examples.hashes if groups is None else _digests_of(groups))
     held = place < share
     for labels in [t for t in examples.targets.values() if t.dtype.kind == "i" and share > 0]:
-        for label in np.unique(labels):
+        for label in _on_one_side(labels, held):
             own = labels == label
             if place[own].min() == place[own].max():
                 continue
@@ -118,3 +125,30 @@ def hold_out(examples: Examples, share: float, groups: Sequence[str] | None = No
             elif held[own].all():
                 held &= place != place[own].max()
     return examples.where(~held), examples.where(held)
+
+
+def _on_one_side(labels: np.ndarray, held: np.ndarray) -> Iterator[int]:
+    """The labels, in their order, of which all examples or none are held out when their turn comes.
+
+    What is held out may change between two of them. Of all labels one by one, a hundred million examples would be
+    looked at as often as there are classes.
+    """
+    every, count = np.bincount(labels), int(np.count_nonzero(held))
+    apart = np.bincount(labels[held], minlength=len(every))
+    for label in np.flatnonzero(every).tolist():
+        if apart[label] in (0, every[label]):
+            yield label
+            if (now := int(np.count_nonzero(held))) != count:
+                count, apart = now, np.bincount(labels[held], minlength=len(every))
+
+
+def _places(digests: Sequence[str]) -> np.ndarray:
+    """Where each digest stands between 0 and 1, by its first 52 bits: all that a float has room for."""
+    if isinstance(digests, Digests):
+        return (digests.heads >> np.uint64(12)) / 16**13
+    return np.array([int(digest[:13], 16) / 16**13 for digest in digests])
+
+
+def _digests_of(groups: Sequence[str]) -> Digests:
+    known = {group: hashlib.sha256(group.encode()).digest() for group in set(groups)}
+    return Digests.of(map(known.__getitem__, groups))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.examples import duplicates, folders, manifest
+from finetune.examples.compact import Digests
 from finetune.examples.data import Examples
 from finetune.examples.fields import as_rows, chunks
 from finetune.examples.headers import Header, read_header
@@ -75,14 +76,14 @@ def look_at_images(
             findings.errors.append(f"{file}: {wrong}")
             continue
         good[place] = True
-        hashes.append(hashlib.sha256(content).hexdigest())
+        hashes.append(hashlib.sha256(content).digest())
         headers.append(header)
         findings.warnings.extend(f"{file}: {odd}" for odd in _odd(header))
     if headers:
         findings.facts.append(f"images: {', '.join(_counted(h.format for h in headers))}; {_sizes(headers)}")
         findings.facts.append(f"colours: {', '.join(_counted(h.mode for h in headers))}")
     chosen = {name: column[good] for name, column in columns.items()}
-    return Examples([file for file, ok in zip(files, good, strict=True) if ok], chosen, hashes)
+    return Examples([file for file, ok in zip(files, good, strict=True) if ok], chosen, Digests.of(hashes))
 
 
 def look_at_rows(examples: Examples, where: str, findings: Findings) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune.errors import UserError
 from finetune.examples.columns import find, wanted
+from finetune.examples.compact import Digests, numbered
 from finetune.examples.data import Examples, from_arrays
 from finetune.examples.fields import Field, Rows, ragged
 
@@ -66,12 +67,12 @@ def from_elements(
             value = np.asarray(element[name])
             shapes[name].add(value.shape)
             sha.update(repr(value.tolist()).encode() if value.dtype == object else value.tobytes())
-        hashes.append(sha.hexdigest())
+        hashes.append(sha.digest())
         for column, name in taken.items():
             cells[column].append(element[name])
     rows = {field: _rows(named, name, len(elements), kinds[name], shapes[name], where) for field, name in names.items()}
     columns = {column: _column(values) for column, values in cells.items()}
-    return Examples([str(number) for number in range(len(elements))], columns, hashes, rows)
+    return Examples(numbered(len(elements)), columns, Digests.of(hashes), rows)
 
 
 def _named(

@@ -54,11 +54,11 @@ def ragged(rows: Sequence[Any], dtype: np.dtype) -> Rows:
     return Rows(len(arrays), dtype, shape, lambda index: [arrays[i] for i in index], longest=longest)
 
 
-def chosen(field: Field, which: np.ndarray) -> Field:
-    """The rows for which `which` (bool [rows]) holds; those of a file stay there."""
+def chosen(field: Field, places: np.ndarray) -> Field:
+    """The rows at some places; those of a file stay there."""
     if isinstance(field, np.ndarray) and not isinstance(field, np.memmap):
-        return field[which]
-    rows, places = as_rows(field), np.flatnonzero(which)
+        return field[places]
+    rows = as_rows(field)
     return replace(rows, count=len(places), read=lambda index: rows.read(places[index]))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.errors import UserError
+from finetune.examples.compact import Digests
 from finetune.examples.data import Examples
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
@@ -76,7 +77,7 @@ def _is_hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def content_hashes(files: Sequence[str]) -> list[str]:
+def content_hashes(files: Sequence[str]) -> Digests:
     """The digest of each file's content.
 
     Raises:
@@ -91,9 +92,9 @@ def content_hashes(files: Sequence[str]) -> list[str]:
             continue
         if not content.startswith(_SIGNATURES):
             bad.append(f"{file} ({'empty' if not content else 'not an image'})")
-        hashes.append(hashlib.sha256(content).hexdigest())
+        hashes.append(hashlib.sha256(content).digest())
     refuse_unreadable(bad)
-    return hashes
+    return Digests.of(hashes)
 
 
 def refuse_unreadable(bad: Sequence[str]) -> None:

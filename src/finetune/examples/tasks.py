@@ -110,7 +110,7 @@ def target(task: Task, values: np.ndarray, where: str) -> np.ndarray:
         return _places(values, task, where)
     else:
         _refuse_outside(values, task.outputs, where)
-        return values.astype(np.int64)
+        return values.astype(np.int64, copy=False)
     if found.shape[1] != task.outputs:
         what = f"'{task.column}' has {found.shape[1]} values a row, training has {task.outputs}"
         raise UserError("data", where, what, "give both the same")
@@ -172,7 +172,7 @@ def _places(values: np.ndarray, task: Task, where: str) -> np.ndarray:
     if strange:
         guess = did_you_mean(strange[0], task.classes) or f"the classes are {shortlist(list(task.classes))}"
         raise UserError("data", where, f"there is a class that training has not: {strange[0]}", guess)
-    return np.asarray([place[value] for value in values.tolist()], np.int64)
+    return np.fromiter(map(place.__getitem__, values.tolist()), np.int64, len(values))
 
 
 SEPARATOR = "|"  # between the classes of one example

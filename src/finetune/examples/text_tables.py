@@ -18,6 +18,7 @@ import numpy as np
 
 from finetune.errors import UserError, shortlist
 from finetune.examples.columns import as_column, find
+from finetune.examples.compact import Digests, Texts
 from finetune.examples.data import Examples
 from finetune.examples.fields import Rows, as_rows, ragged
 from finetune.names import did_you_mean
@@ -129,12 +130,12 @@ def read_rows(
             todo = f"{guess}; data.columns={{{field}: [NAME, …]}} says which columns fill an input"
             raise UserError("data", f"source.inputs.{field}", f"{path} has no column '{strange[0]}'", todo)
     cells = {name: _values(table, name) for names in chosen.values() for name in names}
-    hashes = [
-        hashlib.sha256(repr([values[row] for values in cells.values()]).encode()).hexdigest()
+    hashes = Digests.of(
+        hashlib.sha256(repr([values[row] for values in cells.values()]).encode()).digest()
         for row in range(len(table.lines))
-    ]
+    )
     rows = {field: _joined(table, names, cells) for field, names in chosen.items()}
-    return Examples([f"line {line}" for line in table.lines], columns, hashes, rows)
+    return Examples(Texts(np.asarray(table.lines), "line {}".format), columns, hashes, rows)
 
 
 def _values(table: Table, name: str) -> list[Any]:

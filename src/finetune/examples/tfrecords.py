@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from finetune.errors import UserError, shortlist
 from finetune.examples.checksums import masked_crc32c_of
 from finetune.examples.columns import as_column, find, wanted
+from finetune.examples.compact import Digests, numbered
 from finetune.examples.data import Examples
 from finetune.examples.fields import Rows
 from finetune.protos import Example
@@ -156,14 +157,14 @@ def read_records(
         for name in names.values():
             sizes[name].add(len(values[name]))
             sha.update(_bytes(values[name], kinds[name]))
-        hashes.append(sha.hexdigest())
+        hashes.append(sha.digest())
         for column, name in known.items():
             if not len(values[name]):
                 raise UserError("data", records.name(row), f"this record has no '{name}'", "remove or complete it")
             cells[column].append(values[name])
     rows = {field: _rows(records, name, kinds[name], sizes[name]) for field, name in names.items()}
     columns = {column: as_column(_bare(values)) for column, values in cells.items()}
-    return Examples([records.name(row) for row in range(len(records))], columns, hashes, rows)
+    return Examples(numbered(len(records), records.name), columns, Digests.of(hashes), rows)
 
 
 def _rows(records: Records, name: str, kind: str, sizes: set[int]) -> Rows:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.examples.compact import sortable, taken
 from finetune.examples.data import Examples
 from finetune.examples.tasks import MANY_CLASSES, ONE_CLASS, Task
 from finetune.judging.evaluate import by_head
@@ -39,8 +40,13 @@ def some(examples: Examples, width: int, affordable: int) -> Examples:
       affordable: the number that may be run forward for it.
     """
     most = min(affordable, MOST if width <= _NARROW else _NARROW, max(1, _VALUES // width))
-    first = np.argsort(np.asarray(examples.hashes), kind="stable")[:most]
-    return examples.where(np.isin(np.arange(len(examples)), first))
+    which = np.ones(len(examples), bool)
+    if most < len(examples):
+        heads = sortable(examples.hashes)
+        near = np.flatnonzero(heads <= np.partition(heads, most - 1)[most - 1])
+        first = near[np.argsort(np.asarray(list(taken(examples.hashes, near))), kind="stable")[:most]]
+        which = np.isin(np.arange(len(examples)), first)
+    return examples.where(which)
 
 
 def collect(rows: Iterable[Mapping[str, Any]], count: int) -> dict[str, np.ndarray]:
