@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
-from finetune.plan import beside, make_plan
-from finetune.recipe import Data, Head, Recipe, Source, Train
+from finetune.examples.record_index import Keeping
+from finetune.plan import beside, keeping, make_plan
+from finetune.recipe import Cache, Data, Head, Recipe, Source, Train
 from tests.graphs import GOLDENS
 
 
@@ -70,3 +71,11 @@ def test_what_is_wrong_with_rules_and_examples_is_told_with_it(tmp_path: Path):
 
 def test_images_can_be_mixed():
     make_plan(recipe("conv_ref", mixup=0.2, cutmix=1.0))
+
+
+def test_what_is_found_in_record_files_is_kept_in_the_cache_if_there_is_one(tmp_path: Path):
+    asked = recipe("conv_ref")
+    asked.cache = Cache(dir=str(tmp_path), max_gb=2.0)
+    assert keeping(asked, (3, 8), writes=False) == Keeping(tmp_path / "records", 2e9, 3, 8, False)
+    asked.cache.mode = "off"
+    assert keeping(asked) is None

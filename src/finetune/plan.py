@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune.caching.shelf import RECORDS, cache_folder
 from finetune.errors import UserError, refuse, shortlist
 from finetune.examples.data import Examples, grouped, hold_out
 from finetune.examples.kinds import read_examples
+from finetune.examples.record_index import Keeping
 from finetune.examples.synthetic import synthetic
 from finetune.examples.tasks import Task, make_task, weighed, with_targets
 from finetune.graph import FLOATS, UINT8, dtype_name
@@ -55,18 +57,30 @@ class Plan:
         return max(1, len(self.training) // batch_size)
 
 
-def make_plan(recipe: Recipe) -> Plan:
-    """Reads source and examples and settles them with each other; writes nothing.
+def make_plan(recipe: Recipe, share: tuple[int, int] = (0, 1), writes: bool = True) -> Plan:
+    """Reads source and examples and settles them with each other.
+
+    Args:
+      share: which of the workers that read the same examples at once this is, and how many there are.
+      writes: whether what is found in record files may be kept in the cache; nothing else is written.
 
     Raises:
       UserError: anything that does not fit.
     """
     try:
-        return _planned(recipe)
+        return _planned(recipe, keeping(recipe, share, writes))
     except UserError as fault:
         if others := beside([fault], recipe):
             refuse([fault, *others])
         raise
+
+
+def keeping(recipe: Recipe, share: tuple[int, int] = (0, 1), writes: bool = True) -> Keeping | None:
+    """Where what is found in record files is kept; None where the recipe has no cache."""
+    asked = recipe.cache
+    if asked.mode == "off":
+        return None
+    return Keeping(cache_folder(asked.dir) / RECORDS, asked.max_gb * 1e9, *share, writes)
 
 
 def beside(faults: Sequence[UserError], recipe: Recipe) -> list[UserError]:
@@ -93,7 +107,8 @@ def beside(faults: Sequence[UserError], recipe: Recipe) -> list[UserError]:
 
     def examples() -> None:
         columns = label_columns(recipe, named_heads(recipe))
-        read_examples(recipe.data, list(found[0].inputs) if found else [], list(dict.fromkeys(columns.values())))
+        inputs = list(found[0].inputs) if found else []
+        read_examples(recipe.data, inputs, list(dict.fromkeys(columns.values())), keeping(recipe))
 
     sizes = ("train.batch_size", "train.accumulate", "eval.batch_size")
     look(
@@ -108,7 +123,7 @@ def beside(faults: Sequence[UserError], recipe: Recipe) -> list[UserError]:
     return others
 
 
-def _planned(recipe: Recipe) -> Plan:
+def _planned(recipe: Recipe, kept: Keeping | None) -> Plan:
     heads = named_heads(recipe)
     metrics.check(recipe.eval.metrics, [head.loss for head in heads.values()])
     source = read_sized(recipe)
@@ -123,7 +138,7 @@ def _planned(recipe: Recipe) -> Plan:
     if recipe.distill.tensor is not None and not any(p.variants.rates() or p.variants.adapters for p in phases):
         what = "nothing that the old logits depend on learns, so they stay as they are"
         raise UserError("recipe", "distill.tensor", what, "set stop_gradient=false, or leave distill out")
-    tasks, training, held_out = _examples(source, recipe, heads)
+    tasks, training, held_out = _examples(source, recipe, heads, kept)
     _check_watched(phases, recipe.train, len(held_out))
 
     def steps_in(epochs: float) -> int:
@@ -203,13 +218,15 @@ def _read(recipe: Recipe, at: str, inputs: Mapping[str, str], also: Mapping[str,
     return resized(source, batch_sizes, recipe.data.image_size)
 
 
-def _examples(source: Source, recipe: Recipe, heads: Mapping[str, Head]) -> tuple[tuple[Task, ...], Examples, Examples]:
+def _examples(
+    source: Source, recipe: Recipe, heads: Mapping[str, Head], kept: Keeping | None
+) -> tuple[tuple[Task, ...], Examples, Examples]:
     """The tasks, the examples to train on and those to evaluate on, with their targets."""
     columns = label_columns(recipe, heads)
     if recipe.data.kind == "synthetic":
         examples, apart = synthetic(source, heads, columns, recipe.run.seed), None
     else:
-        examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())))
+        examples, apart = read_examples(recipe.data, list(source.inputs), list(dict.fromkeys(columns.values())), kept)
     return settle(source, recipe, heads, examples, apart)
 
 

@@ -103,7 +103,8 @@ def _go(asked: _Asked, cluster: Cluster | None, folder: RunFolder, own: RunFolde
     recipe, interruption, is_training = asked.recipe, asked.interruption, not (asked.find_rate or asked.dry_run)
 
     # ---- What is to be done. All that can be refused without TensorFlow is refused here, and nothing is written.
-    plan = make_plan(recipe)
+    share = (cluster.index, len(cluster.workers)) if cluster is not None else (0, 1)
+    plan = make_plan(recipe, share, writes=not asked.dry_run)
     run_folder.check_same(folder.record, plan.digests, recipe.run.allow_change)
 
     # ---- How TensorFlow is to compute, for it is told before it starts. A run that goes on computes as it began.

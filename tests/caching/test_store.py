@@ -14,6 +14,7 @@ import pytest
 
 from finetune.caching import store as stores
 from finetune.caching.filling import fill
+from finetune.caching.shelf import RECORDS
 from finetune.caching.store import Layout, Store, make_room, open_store
 from finetune.errors import UserError
 
@@ -200,3 +201,18 @@ def test_half_floats_tell_their_error_and_refuse_what_they_cannot_hold(tmp_path)
     assert errors["a"] == pytest.approx(1e-4 / 2, rel=0.1)
     with pytest.raises(UserError, match=r"float16 has no room for 7e\+04, which is in a; set cache\.dtype=float32"):
         fill(opened(tmp_path, "large", half), lambda chunks: ((c, {"a": values * 3.5e4}) for c in chunks))
+
+
+def test_the_index_of_record_files_takes_of_the_same_room_and_stays(tmp_path):
+    for name, age in (("old", 2), ("new", 1)):
+        store = open_store(tmp_path, name, Layout(100_000, 1000, {"x": ()}, {"x": np.dtype(np.float32)}), {}, LIMIT)
+        for chunk in store.claimed():
+            store.write(chunk, {"x": np.ones(1000, np.float32)})
+        store.sync()
+        store.close()
+        os.utime(tmp_path / name / "about.json", (1000 - age, 1000 - age))
+    (tmp_path / RECORDS).mkdir()
+    (tmp_path / RECORDS / "a").write_bytes(bytes(400_000))
+    assert make_room(tmp_path, 400_000, 1_800_000, set()) == []
+    assert make_room(tmp_path, 400_000, 1_500_000, set()) == ["old"]
+    assert (tmp_path / RECORDS / "a").exists()

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.caching.shelf import RECORDS, size_of
 from finetune.errors import UserError
 from finetune.results.checkpoints import write_text
 
@@ -197,7 +198,8 @@ def make_room(root: Path, wanted: int, most: float, keep: set[str]) -> list[str]
     stores = [place for place in root.iterdir() if place.name not in keep and _is_store(place)]
     stores.sort(key=lambda place: (place / ABOUT).stat().st_mtime)
     sizes = {place: sum(file.stat().st_blocks * 512 for file in place.iterdir()) for place in stores}
-    own = sum(f.stat().st_blocks * 512 for name in keep if (root / name).is_dir() for f in (root / name).iterdir())
+    # Files of the index take of the same room, and go by themselves.
+    own = sum(size_of(root / name) for name in {*keep, RECORDS})
     removed = []
     while stores and sum(sizes[place] for place in stores) + own + wanted > most:
         oldest = stores.pop(0)

@@ -14,6 +14,7 @@ from finetune.examples.folders import class_folders
 from finetune.examples.manifest import read_manifest
 from finetune.examples.numpy_files import arrays
 from finetune.examples.own_code import read_from_code
+from finetune.examples.record_index import Keeping
 from finetune.examples.text_tables import is_table, read_rows
 from finetune.examples.tfds import read_prepared
 from finetune.examples.tfrecords import read_records
@@ -21,21 +22,33 @@ from finetune.names import did_you_mean
 from finetune.recipe import Data
 
 
-def read_examples(data: Data, fields: Sequence[str], labels: Sequence[str]) -> tuple[Examples, Examples | None]:
+def read_examples(
+    data: Data, fields: Sequence[str], labels: Sequence[str], keeping: Keeping | None = None
+) -> tuple[Examples, Examples | None]:
     """(examples, those of `data.eval_path` if there is one), as a recipe's `data` says; both still without targets.
 
     Args:
       fields: the source's inputs.
       labels: the columns that the heads learn.
+      keeping: where what is found in record files is kept for later; nowhere if None.
 
     Raises:
       UserError: data that cannot be used; the message names key or file.
     """
-    examples = read_kind(data, str(data.path), fields, labels)
-    return examples, read_kind(data, data.eval_path, fields, labels, "data.eval_path") if data.eval_path else None
+    examples = read_kind(data, str(data.path), fields, labels, keeping=keeping)
+    if not data.eval_path:
+        return examples, None
+    return examples, read_kind(data, data.eval_path, fields, labels, "data.eval_path", keeping)
 
 
-def read_kind(data: Data, path: str, fields: Sequence[str], labels: Sequence[str], key: str = "data.path") -> Examples:
+def read_kind(
+    data: Data,
+    path: str,
+    fields: Sequence[str],
+    labels: Sequence[str],
+    key: str = "data.path",
+    keeping: Keeping | None = None,
+) -> Examples:
     """The examples that lie at a path.
 
     Raises:
@@ -59,7 +72,7 @@ def read_kind(data: Data, path: str, fields: Sequence[str], labels: Sequence[str
     if data.kind == "csv":
         return read_rows(path, named, labels, others, key)
     if data.kind == "tfrecord":
-        return read_records(path, named, labels, others, key)
+        return read_records(path, named, labels, others, key, keeping)
     if data.kind == "tfds":
         return read_prepared(path, data.args, named, labels, others, key)
     return read_from_code(path, data.args, named, labels, others, key)

@@ -1,7 +1,5 @@
 """Examples in TFRecord files, each found by where it begins.
 
-A record is its length (8 bytes), the checksum of these (4), the content and the checksum of that (4); the content is a
-tf.train.Example. Format: tensorflow/core/lib/io/record_writer.h and tensorflow/core/example/feature.proto.
 Nothing here imports TensorFlow.
 """
 
@@ -9,57 +7,66 @@ from __future__ import annotations
 
 import glob
 import gzip
-import hashlib
 import os
 import shutil
-import struct
 import tempfile
+import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from finetune.errors import UserError, shortlist
-from finetune.examples.checksums import masked_crc32c_of
-from finetune.examples.columns import as_column, find, wanted
+from finetune.examples import scanning
+from finetune.examples.columns import find, wanted
 from finetune.examples.compact import Digests, numbered
 from finetune.examples.data import Examples
 from finetune.examples.fields import Rows
-from finetune.protos import Example
+from finetune.examples.record_index import Index, Keeping, Stamp
+from finetune.examples.scanning import DTYPES, FOOTER, HEADER, Asked
 
-_HEADER, _FOOTER = 12, 4
-_AT_ONCE = 1 << 24  # bytes that are compared with their checksums together
 _GZIP = b"\x1f\x8b"
-_DTYPES = {"bytes_list": np.dtype(object), "float_list": np.dtype(np.float32), "int64_list": np.dtype(np.int64)}
-_IN_WORDS = {"bytes_list": "bytes", "float_list": "floats", "int64_list": "integers"}
 
 
 class Unpacked:
     """The contents of gzip files, one after the other: packed, there is no way to their middle.
 
-    They lie in one temporary file without a name, which is gone with this object.
+    They lie in one temporary file without a name, which is gone with this object. Each is unpacked when it is asked for
+    first; any thread may ask.
     """
 
     def __init__(self) -> None:
         with tempfile.TemporaryFile() as file:
             self.descriptor = os.dup(file.fileno())
-        self.size = 0
+        self._spans: dict[str, tuple[int, int]] = {}
+        self._size = 0
+        self._adding = threading.Lock()
 
-    def add(self, path: str) -> int:
-        """Unpacks a file; gives where its content begins."""
-        start = self.size
+    def span(self, path: str) -> tuple[int, int]:
+        """Where the content of a file begins and ends.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        with self._adding:
+            if path not in self._spans:
+                self._spans[path] = self._add(path)
+            return self._spans[path]
+
+    def _add(self, path: str) -> tuple[int, int]:
+        start = self._size
         try:
             with gzip.open(path) as packed, open(os.dup(self.descriptor), "wb") as plain:
                 plain.seek(start)
                 shutil.copyfileobj(packed, plain, 1 << 20)
-                self.size = plain.tell()
+                self._size = plain.tell()
         except (OSError, EOFError, zlib.error) as error:
             raise UserError("data", path, f"this gzip file is damaged ({error})", "copy or write it again") from None
-        return start
+        return start, self._size
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -67,135 +74,125 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: itself, or where its content lies among what was unpacked."""
+    """One file: itself, or what it is unpacked. Nothing of it is read before it is asked for."""
 
     path: str
-    start: int
-    end: int
-    unpacked: Unpacked | None
+    unpacked: Unpacked  # of all shards
+
+    @cached_property
+    def _is_packed(self) -> bool:
+        with open(self.path, "rb") as file:
+            return file.read(len(_GZIP)) == _GZIP
 
     def read(self, offset: int, size: int) -> bytes:
         """Some of its bytes; any thread may ask. There may be more shards than a process can hold open."""
-        if self.unpacked is not None:
-            return os.pread(self.unpacked.descriptor, size, self.start + offset)
+        if self._is_packed:
+            start, end = self.unpacked.span(self.path)
+            return os.pread(self.unpacked.descriptor, min(size, end - start - offset), start + offset)
         with open(self.path, "rb", buffering=0) as file:
             return os.pread(file.fileno(), size, offset)
+
+    def size(self) -> int:
+        """How many bytes there are to read."""
+        if self._is_packed:
+            start, end = self.unpacked.span(self.path)
+            return end - start
+        return _stamp(self.path)[1]
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of several files: of each, which file, and where its content begins and how long it is."""
+    """Records of several files, by their numbers.
+
+    `firsts` are the numbers of the first record of each file, and how many there are in all: int64 [files + 1].
+    `begins` are where the records of a file begin and where its last one ends, file after file: int64 [records +
+    files].
+    """
 
     shards: Sequence[Shard]
-    places: np.ndarray  # int64 [records, 3]
+    firsts: np.ndarray
+    begins: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.places)
+        return int(self.firsts[-1])
 
-    def features(self, row: int) -> Mapping[str, Any]:
-        """What one record holds, by name.
-
-        Raises:
-          UserError: it is no tf.train.Example.
-        """
-        number, offset, size = self.places[row].tolist()
-        return self.parsed(row, self.shards[number].read(offset, size))
-
-    def parsed(self, row: int, content: bytes) -> Mapping[str, Any]:
-        """The same, of a record that was read already."""
-        try:
-            return Example.FromString(content).features.feature
-        except DecodeError:
-            number, offset, _ = self.places[row].tolist()
-            raise _damaged(self.shards[number].path, offset - _HEADER, "it is no tf.train.Example") from None
-
-    def all(self) -> Iterator[Mapping[str, Any]]:
-        """What every record holds, each read and compared with its checksum.
+    def values(self, row: int, name: str, kind: str) -> Any:
+        """What one record has of a feature.
 
         Raises:
-          UserError: the bytes are not those that were written.
+          UserError: it is no tf.train.Example, or has the feature in another kind.
         """
-        ends = np.cumsum(self.places[:, 2]) // _AT_ONCE
-        for part in np.split(np.arange(len(self)), np.flatnonzero(np.diff(ends)) + 1):
-            whole = [self.shards[n].read(offset, size + _FOOTER) for n, offset, size in self.places[part].tolist()]
-            contents = [record[:-_FOOTER] for record in whole]
-            stored = np.asarray([int.from_bytes(record[-_FOOTER:], "little") for record in whole], np.uint32)
-            for place in np.flatnonzero(masked_crc32c_of(contents) != stored)[:1]:
-                number, offset, _ = self.places[part[place]].tolist()
-                raise _damaged(self.shards[number].path, offset - _HEADER, "it does not match its checksum")
-            yield from map(self.parsed, part.tolist(), contents)
+        shard, start, end = self._place(row)
+        content = shard.read(start + HEADER, end - start - HEADER - FOOTER)
+        return scanning.values(scanning.parsed(shard.path, start, content), name, kind, shard.path, start)
 
     def name(self, row: int) -> str:
-        """How people find a record: its file and where it begins there."""
-        number, offset, _ = self.places[row].tolist()
-        return f"{Path(self.shards[number].path).name}@{offset - _HEADER}"
+        """How people find a record."""
+        shard, start, _ = self._place(row)
+        return scanning.named(shard.path, start)
+
+    def _place(self, row: int) -> tuple[Shard, int, int]:
+        number = int(np.searchsorted(self.firsts, row, side="right")) - 1
+        start, end = self.begins[row + number : row + number + 2].tolist()
+        return self.shards[number], start, end
 
 
 def read_records(
-    path: str, fields: Mapping[str, Sequence[str]], labels: Sequence[str], others: Sequence[str], key: str
+    path: str,
+    fields: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+    others: Sequence[str],
+    key: str,
+    keeping: Keeping | None = None,
 ) -> Examples:
     """The records of a file, of all files of a folder, or of all that a pattern matches; gzip is unpacked first.
 
     Args:
       fields: input -> the name of its feature, where that is another.
       labels, others: the features that are columns; `others` may be missing.
+      keeping: where what is found is kept for later; nowhere if None.
 
     Raises:
       UserError: no such file, damage, a feature that some record lacks or has in another kind.
     """
-    records = _opened(_files(path, key))
-    first = next(records.all())
+    paths, unpacked, index = _files(path, key), Unpacked(), Index(keeping, _stamp)
+    shards = [Shard(file, unpacked) for file in paths]
+    first = _first(shards, index)
     known = {label: find(label, first, path) for label in labels} | {name: name for name in others if name in first}
     names = {field: wanted(field, fields, [n for n in first if n not in known.values()], path) for field in fields}
-    kinds = {name: first[name].WhichOneof("kind") for name in {*names.values(), *known.values()}}
-    cells: dict[str, list[Any]] = {column: [] for column in known}
-    sizes: dict[str, set[int]] = {name: set() for name in names.values()}
-    hashes = []
-    for row, found in enumerate(records.all()):
-        values = {name: _values(found, name, kind, records, row) for name, kind in kinds.items()}
-        sha = hashlib.sha256()
-        for name in names.values():
-            sizes[name].add(len(values[name]))
-            sha.update(_bytes(values[name], kinds[name]))
-        hashes.append(sha.digest())
-        for column, name in known.items():
-            if not len(values[name]):
-                raise UserError("data", records.name(row), f"this record has no '{name}'", "remove or complete it")
-            cells[column].append(values[name])
-    rows = {field: _rows(records, name, kinds[name], sizes[name]) for field, name in names.items()}
-    columns = {column: as_column(_bare(values)) for column, values in cells.items()}
-    return Examples(numbered(len(records), records.name), columns, Digests.of(hashes), rows)
+    asked = Asked(
+        tuple((name, first[name]) for name in names.values()),
+        tuple((name, first[name]) for name in dict.fromkeys(known.values())),
+    )
+    found = index.all(paths, asked, lambda n: scanning.scan(paths[n], shards[n].size(), shards[n].read, asked))
+    firsts = np.concatenate([[0], np.cumsum([len(one.sizes) for one in found])])
+    records = Records(shards, firsts, np.concatenate([one.begins() for one in found]))
+    rows = {
+        field: _rows(records, name, first[name], [one.spans[name] for one in found if len(one.sizes)])
+        for field, name in names.items()
+    }
+    columns = {
+        column: scanning.column([one.cells[name] for one in found if len(one.sizes)]) for column, name in known.items()
+    }
+    digests = Digests(np.concatenate([one.digests for one in found]))
+    return Examples(numbered(len(records), records.name), columns, digests, rows)
 
 
-def _rows(records: Records, name: str, kind: str, sizes: set[int]) -> Rows:
+def _first(shards: Sequence[Shard], index: Index) -> dict[str, str]:
+    """The features of the first record that there is."""
+    for shard in shards:
+        if found := index.first(shard.path, lambda s=shard: scanning.kinds_of_first(s.path, s.size(), s.read)):
+            return found
+    paths = [shard.path for shard in shards]
+    raise UserError("data", shortlist(paths), "there are no records", "give at least one of each class")
+
+
+def _rows(records: Records, name: str, kind: str, spans: Sequence[tuple[int, int]]) -> Rows:
     def read(index: np.ndarray) -> list[np.ndarray]:
-        found = ((records.features(row), row) for row in index.tolist())
-        return [np.asarray(_values(features, name, kind, records, row), _DTYPES[kind]) for features, row in found]
+        return [np.asarray(records.values(row, name, kind), DTYPES[kind]) for row in index.tolist()]
 
-    (size,) = sizes if len(sizes) == 1 else (None,)
-    return Rows(len(records), _DTYPES[kind], (size,), read, flat=True, longest=max(sizes))
-
-
-def _values(features: Mapping[str, Any], name: str, kind: str, records: Records, row: int) -> Sequence[Any]:
-    if name not in features or (own := features[name].WhichOneof("kind")) is None:
-        return []
-    if own != kind:
-        what = f"'{name}' has {_IN_WORDS[own]}, in the first record it has {_IN_WORDS[kind]}"
-        raise UserError("data", records.name(row), what, "write one kind")
-    return getattr(features[name], kind).value
-
-
-def _bytes(values: Sequence[Any], kind: str) -> bytes:
-    """What tells a value from another one, whatever the lengths of its parts."""
-    if kind == "bytes_list":
-        return b"".join(struct.pack("<Q", len(part)) + part for part in values)
-    return struct.pack("<Q", len(values)) + np.asarray(values, _DTYPES[kind]).tobytes()
-
-
-def _bare(values: Sequence[Sequence[Any]]) -> list[Any]:
-    """One value a record without its list, text as text."""
-    texts = [[v.decode(errors="replace") if isinstance(v, bytes) else v for v in row] for row in values]
-    return [row[0] for row in texts] if all(len(row) == 1 for row in texts) else texts
+    least, most = min(span[0] for span in spans), max(span[1] for span in spans)
+    return Rows(len(records), DTYPES[kind], (most if least == most else None,), read, flat=True, longest=most)
 
 
 def _files(path: str, key: str) -> list[str]:
@@ -211,45 +208,7 @@ def _files(path: str, key: str) -> list[str]:
     return found
 
 
-def _opened(paths: Sequence[str]) -> Records:
-    shards, places, unpacked = [], [], None
-    for path in paths:
-        with open(path, "rb") as file:
-            is_packed = file.read(2) == _GZIP
-        if is_packed:
-            unpacked = unpacked or Unpacked()
-            start = unpacked.add(path)
-            shards.append(Shard(path, start, unpacked.size, unpacked))
-        else:
-            shards.append(Shard(path, 0, os.path.getsize(path), None))
-        places += [(len(shards) - 1, offset, size) for offset, size in _index(shards[-1])]
-    if not places:
-        raise UserError("data", shortlist(list(paths)), "there are no records", "give at least one of each class")
-    return Records(shards, np.asarray(places, np.int64))
-
-
-def _index(shard: Shard) -> list[tuple[int, int]]:
-    """(offset, size) of each record's content."""
-    found, headers, at, end = [], [], 0, shard.end - shard.start
-    while at < end:
-        headers.append(shard.read(at, _HEADER))
-        size = int.from_bytes(headers[-1][:8], "little")
-        if len(headers[-1]) < _HEADER or at + _HEADER + size + _FOOTER > end:
-            _check_headers(shard.path, headers, [*found, (at + _HEADER, size)])
-            raise _damaged(shard.path, at, "it ends before its length says")
-        found.append((at + _HEADER, size))
-        at += _HEADER + size + _FOOTER
-    _check_headers(shard.path, headers, found)
-    return found
-
-
-def _check_headers(path: str, headers: Sequence[bytes], found: Sequence[tuple[int, int]]) -> None:
-    stored = np.asarray([int.from_bytes(header[8:], "little") for header in headers], np.uint32)
-    for place in np.flatnonzero(masked_crc32c_of([header[:8] for header in headers], block=8) != stored)[:1]:
-        if place == 0:
-            raise UserError("data", path, "this is no TFRecord file", "write it with tf.io.TFRecordWriter")
-        raise _damaged(path, found[place][0] - _HEADER, "its length does not match its checksum")
-
-
-def _damaged(path: str, at: int, what: str) -> UserError:
-    return UserError("data", path, f"the record at byte {at} cannot be read: {what}", "copy or write the file again")
+def _stamp(path: str) -> Stamp:
+    """What tells whether a file is the one that it was."""
+    found = os.stat(path)
+    return os.path.abspath(path), found.st_size, found.st_mtime_ns

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from finetune.augmenting.augment_keys import settle
 from finetune.caching.filling import fill
 from finetune.caching.key import key_of
 from finetune.caching.part import Part, find_parts
+from finetune.caching.shelf import cache_folder
 from finetune.caching.store import Layout, Store, find_store, open_store
 from finetune.engine.compile import as_function, features_program
 from finetune.errors import UserError
@@ -28,7 +28,7 @@ from finetune.examples.data import Examples
 from finetune.examples.fields import as_rows
 from finetune.learning.course import Phase
 from finetune.plan import Plan
-from finetune.recipe import Cache, Data, Recipe
+from finetune.recipe import Data, Recipe
 from finetune.results.report import Report
 from finetune.running.space import free_at
 from finetune.start import onednn_is_on
@@ -94,7 +94,7 @@ def decide(
         parts, why = find_parts(phase.variants, rows, plan.source.batch_size)
         kept = count * training + len(plan.held_out)
         # A run that goes on may have all of it already.
-        place = cache_folder(asked)
+        place = cache_folder(asked.dir)
         free = free_at(place) * _SPARE if before is None else math.inf
         least = None
         for part in parts:
@@ -222,7 +222,7 @@ class FrozenPart:
         views = (self.recipe.cache.views or 1) if training else 1
         asked = self.recipe.cache
         layout = self._layout(len(examples) * views)
-        key, root = self._key(examples, training, views, layout), cache_folder(asked)
+        key, root = self._key(examples, training, views, layout), cache_folder(asked.dir)
         if temporary and not find_store(root, key):
             root = Path(tempfile.mkdtemp(prefix="finetune-"))
             self._open.callback(shutil.rmtree, root, ignore_errors=True)
@@ -315,11 +315,3 @@ def fill_both(part: FrozenPart | None, tell: Report, check: Callable[[], None] =
     for training in (True, False) if part is not None else ():
         for line in part.fill(training, progress) if part is not None else ():
             tell.line(line)
-
-
-def cache_folder(asked: Cache) -> Path:
-    """Where features are kept."""
-    if asked.dir is not None:
-        return Path(os.path.expanduser(asked.dir))
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "finetune" / "features"
