@@ -18,7 +18,10 @@ SHOWN = 3
 
 def warnings(training: Examples, held_out: Examples, labels: Sequence[str]) -> list[str]:
     """What is wrong with equal examples, a line for each kind; `labels` are the columns that are learnt."""
-    return [line for line in (_across(training, held_out), _contradicting(training, held_out, labels)) if line]
+    count = len(held_out)
+    suspects = _repeated(np.concatenate([sortable(one.hashes) for one in (training, held_out) if len(one)]))
+    training, held_out = training.where(suspects[: len(training)]), held_out.where(suspects[len(training) :])
+    return [line for line in (_across(training, held_out, count), _contradicting(training, held_out, labels)) if line]
 
 
 def copies(examples: Examples) -> list[list[int]]:
@@ -30,10 +33,13 @@ def copies(examples: Examples) -> list[list[int]]:
     return [places for places in alike.values() if len(places) > 1]
 
 
-def _across(training: Examples, held_out: Examples) -> str:
-    count = len(held_out)
-    one, other = sortable(training.hashes), sortable(held_out.hashes)
-    training, held_out = training.where(np.isin(one, other)), held_out.where(np.isin(other, one))
+def _repeated(heads: np.ndarray) -> np.ndarray:
+    """Which of them are there more than once: only these are looked at one by one."""
+    ordered = np.sort(heads)
+    return np.isin(heads, ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _across(training: Examples, held_out: Examples, count: int) -> str:
     seen = dict(zip(reversed(training.hashes), reversed(training.sources), strict=True))  # the first of equal ones
     both = [f"{s} = {seen[h]}" for h, s in zip(held_out.hashes, held_out.sources, strict=True) if h in seen]
     said = f"{len(both)} of {count} held-out examples are in the training data too"
@@ -43,10 +49,7 @@ def _across(training: Examples, held_out: Examples) -> str:
 def _contradicting(training: Examples, held_out: Examples, names: Sequence[str]) -> str:
     known: dict[str, tuple[str, tuple[Any, ...]]] = {}
     found = []
-    suspects = np.split(
-        _repeated(np.concatenate([sortable(one.hashes) for one in (training, held_out) if len(one)])), [len(training)]
-    )
-    for examples in (training.where(suspects[0]), held_out.where(suspects[1])):
+    for examples in (training, held_out):
         labels = zip(*(examples.columns[name].tolist() for name in names), strict=True)
         for content, source, label in zip(examples.hashes, examples.sources, labels, strict=True):
             first, other = known.setdefault(content, (source, label))
@@ -54,12 +57,6 @@ def _contradicting(training: Examples, held_out: Examples, names: Sequence[str])
                 found.append(f"{source} ({_joined(label)}) = {first} ({_joined(other)})")
     said = f"{len(found)} examples have the content of another one and another label"
     return f"warning: {said}: {_first(found)}" if found else ""
-
-
-def _repeated(heads: np.ndarray) -> np.ndarray:
-    """Which of them are there more than once: only these are looked at one by one."""
-    ordered = np.sort(heads)
-    return np.isin(heads, ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _joined(labels: Iterable[Any]) -> str:
