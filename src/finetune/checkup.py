@@ -5,8 +5,10 @@ from __future__ import annotations
 from finetune.errors import UserError, printable
 from finetune.examples.data import Examples
 from finetune.examples.kinds import read_kind
+from finetune.examples.text_tables import is_table
 from finetune.plan import label_columns, read_sized, settle
 from finetune.recipe import Recipe, named_heads
+from finetune.remote.fetching import data_at_hand
 from finetune.start import start_tensorflow
 
 BAD = 2  # the exit status if something is an error, which is that of wrong data
@@ -38,6 +40,7 @@ def check_data(recipe: Recipe) -> int:
                 examples = read_kind(recipe.data, path, list(source.inputs), labels, key)
                 doctor.look_at_rows(examples, key, findings)
                 return examples
+            path = data_at_hand(path, key, with_others=is_table(path))
             files, columns = doctor.list_images(path, recipe.data, labels, key, findings)
             return doctor.look_at_images(files, columns, what_is_wrong, findings)
         except UserError as error:

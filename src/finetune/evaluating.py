@@ -34,6 +34,7 @@ from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import make_plan
 from finetune.recipe import Recipe
+from finetune.remote.fetching import run_at_hand
 from finetune.results.card import Card, read_card
 from finetune.results.run_folder import BEST, MODEL, read_record
 from finetune.start import start_tensorflow
@@ -46,7 +47,7 @@ WIDEST = 20  # classes of a confusion matrix that fits on a screen
 def evaluate(words: list[str]) -> int:
     """Looks at a finished run's pair and prints how good it is."""
     options, overrides = _options(words)
-    run = Path(options.run)
+    run = Path(run_at_hand(options.run))
     model = find_model(run, options.best)
     card = read_card(model)
     recipe = _recipe(run, overrides, options.data, card)

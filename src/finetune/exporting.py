@@ -27,6 +27,8 @@ from finetune.errors import UserError, printable
 from finetune.finished import find_model
 from finetune.names import did_you_mean
 from finetune.parser import Parser
+from finetune.remote.fetching import run_at_hand
+from finetune.remote.places import is_remote
 from finetune.results.card import CARD, read_card
 from finetune.start import start_tensorflow
 
@@ -38,7 +40,9 @@ _EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 def export(words: list[str]) -> int:
     """Exports the model of a run folder."""
     options = _options(words)
-    model = find_model(Path(options.run), options.best)
+    if options.out is None and is_remote(options.run):
+        raise UserError("recipe", "--out", "not given, and the run is not on this machine", "add --out FOLDER")
+    model = find_model(Path(run_at_hand(options.run)), options.best)
     card = read_card(model)
     place = _place(model, options.to, options.out)
     _check_extra(options.to)

@@ -38,6 +38,7 @@ from finetune.finished import engine_of, find_model, stored_recipe
 from finetune.parser import Parser
 from finetune.plan import Plan, make_plan, read_at, read_pair
 from finetune.recipe import Recipe
+from finetune.remote.fetching import run_at_hand
 from finetune.results.card import read_card
 from finetune.results.feature_files import SUFFIXES, key, names, open_sink
 from finetune.start import start_tensorflow
@@ -106,6 +107,7 @@ def _sources(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Rec
         check(recipe)
         plan = make_plan(recipe)
         return recipe, plan, read_at(recipe, options.cut) if options.cut else plan.source
+    options.run = run_at_hand(options.run)
     run = Path(options.run)
     model = find_model(run, options.best)
     recipe = stored_recipe(run, overrides)

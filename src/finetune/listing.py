@@ -25,6 +25,7 @@ from typing import Any
 from finetune import recipe_files
 from finetune.errors import UserError, printable
 from finetune.parser import Parser
+from finetune.remote.fetching import run_at_hand
 from finetune.results.run_files import is_run
 from finetune.results.run_folder import record_for_people
 
@@ -36,7 +37,7 @@ USAGE = "write list [FOLDER] [--json]"
 def show(words: list[str]) -> int:
     """Prints recipes and runs."""
     options = _options(words)
-    folder = Path(options.folder or RUNS)
+    folder = Path(run_at_hand(options.folder or RUNS, but=("checkpoints", "model", "best", "tensorboard")))
     if options.folder is not None and not folder.is_dir():
         there = "is a file" if folder.exists() else "is not there"
         raise UserError("recipe", options.folder, f"this folder {there}", "name a folder of runs, e.g. runs")

@@ -47,6 +47,7 @@ from finetune.judging.findings import probabilities
 from finetune.parser import Parser
 from finetune.plan import read_pair
 from finetune.recipe import Recipe
+from finetune.remote.fetching import data_at_hand, run_at_hand
 from finetune.results.card import Card, HeadCard, read_card
 from finetune.start import start_tensorflow
 from finetune.surgery.source import Source
@@ -60,6 +61,7 @@ Write = Callable[[Sequence[str], Mapping[str, Evaluation]], None]  # of a batch:
 def predict(words: list[str]) -> int:
     """Prints a line for each example."""
     options, overrides = _options(words)
+    options.run = run_at_hand(options.run)
     run = Path(options.run)
     model = find_model(run, options.best)
     card = read_card(model)
@@ -151,7 +153,7 @@ def _examples(recipe: Recipe, source: Source, paths: Sequence[str]) -> Examples:
 
 
 def _images(path: str) -> list[str]:
-    place = Path(os.path.expanduser(path))
+    place = Path(os.path.expanduser(data_at_hand(path, "PATH")))
     if place.is_dir():
         found = [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
         seen = [str(file) for file in sorted(found) if not any(p[0] == "." for p in file.relative_to(place).parts)]

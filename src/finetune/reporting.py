@@ -23,6 +23,8 @@ from pathlib import Path
 from finetune.errors import UserError, printable
 from finetune.pages import comparison, page
 from finetune.parser import Parser
+from finetune.remote.fetching import run_at_hand
+from finetune.remote.places import is_remote
 from finetune.results.run_files import is_run
 
 USAGE = "write report RUN [RUN …] [--out FILE.html]; RUN is a run folder, or a folder of them"
@@ -31,6 +33,9 @@ USAGE = "write report RUN [RUN …] [--out FILE.html]; RUN is a run folder, or a
 def report(words: list[str]) -> int:
     """Writes a page and says where it is."""
     options = _options(words)
+    if options.out is None and any(map(is_remote, options.runs)):
+        raise UserError("recipe", "--out", "not given, and a run is not on this machine", "add --out FILE.html")
+    options.runs = [run_at_hand(given) for given in options.runs]
     runs = list(dict.fromkeys(run for given in options.runs for run in _runs(given)))
     out = None if options.out is None else Path(options.out)
     if out is not None:

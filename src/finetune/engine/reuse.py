@@ -12,6 +12,7 @@ from finetune.examples.tasks import Task
 from finetune.names import did_you_mean
 from finetune.reading.weights import read_index, read_tensors
 from finetune.recipe import Head, Reuse
+from finetune.remote.fetching import data_at_hand
 from finetune.surgery.source import Source
 
 
@@ -71,7 +72,7 @@ def _names(labels: str | Sequence[str], key: str) -> list[str]:
     if not isinstance(labels, str):
         return [str(name) for name in labels]
     try:
-        text = Path(labels).expanduser().read_text(encoding="utf-8")
+        text = Path(data_at_hand(labels, key)).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = f"cannot read '{labels}' ({getattr(error, 'strerror', None) or 'not text'})"
         raise UserError("recipe", f"{key}.labels", what, "give a file with one class a line") from None

@@ -20,6 +20,7 @@ from finetune.examples.tfds import read_prepared
 from finetune.examples.tfrecords import read_records
 from finetune.names import did_you_mean
 from finetune.recipe import Data
+from finetune.remote.fetching import data_at_hand
 
 
 def read_examples(
@@ -55,6 +56,7 @@ def read_kind(
       UserError: they cannot be used.
     """
     others = [name for name in [data.group] if name and name not in labels]
+    path = data_at_hand(path, key, with_others=data.kind == "images" and is_table(path))
     if data.kind == "images" and not is_table(path):
         if extra := [label for label in labels if label != data.labels]:
             what = f"'{extra[0]}': folders have one label, which is called '{data.labels}'"

@@ -24,6 +24,7 @@ from finetune.reading.index import Entry
 from finetune.reading.metagraph import Pair
 from finetune.reading.slices import piece_shape_of
 from finetune.reading.variables import AVERAGE, SLOT, Variable
+from finetune.remote.fetching import pair_at_hand
 from finetune.surgery import freeze
 from finetune.surgery.allowed_ops import ALLOWED
 from finetune.surgery.cut import cut, find_tensor
@@ -173,7 +174,7 @@ class _Seen:
 
 def _look(path: str) -> _Seen:
     """What is in the files of a pair."""
-    pair = metagraph.find_pair(path, "inspect")
+    pair = metagraph.find_pair(pair_at_hand(path, "inspect"), "inspect")
     meta = metagraph.read(pair.meta)
     graph = inline(from_meta(meta))
     found = variables.find_variables(meta, graph, own_names=pair.is_one_file)

@@ -20,6 +20,7 @@ from finetune.reading.settle import AS_SAVED, Settled, Wishes
 from finetune.reading.slices import index_of
 from finetune.reading.tables import Table, fillers, find_tables
 from finetune.reading.variables import Update, Variable
+from finetune.remote.fetching import pair_at_hand
 from finetune.surgery import backbone, cut, functions, sizes, soundness, specialize, trust
 from finetune.surgery.dropout import without_dropout
 from finetune.surgery.specialize import dtype_and_shape
@@ -126,7 +127,7 @@ def read_source(
         that nothing feeds; a variable that the checkpoint lacks or holds in another shape;
         an op that is neither allowed nor among `trusted`.
     """
-    pair = metagraph.find_pair(path)
+    pair = metagraph.find_pair(pair_at_hand(path))
     stamps = metagraph.stamps(pair.files)
     meta = metagraph.read(pair.meta)
     loud = functions.inline(graph.from_meta(meta))

@@ -1,0 +1,1 @@
+"""What lies on no disk of this machine: `gs://…`, and whatever else TensorFlow has a file system for."""
