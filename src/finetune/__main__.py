@@ -43,6 +43,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import dataclasses
 import errno
 import importlib
 import importlib.util
@@ -206,15 +207,41 @@ def _start(composed: Composed, interruption: Interruption, *instead: str) -> int
     from finetune.check import check_with_all
 
     check_with_all(composed.recipe)
-    from finetune.run import run
+    from finetune.remote.places import is_remote
     from finetune.sweeping.wire import held
 
-    log = None if instead else Path(composed.recipe.run.dir or ".") / "train.log"
     how: dict[str, Any] = {{FIND_RATE: "find_rate", DRY_RUN: "dry_run"}[word]: True for word in instead}
     if (goes_on := held(os.environ)) is not None:
         how["goes_on"] = goes_on
-    words = composed.recipe, composed.yaml, composed.overrides
-    return guarded(lambda: run(*words, **how, interruption=interruption), log)
+    how["interruption"] = interruption
+    if is_remote(composed.recipe.run.dir):
+        return guarded(lambda: _run_elsewhere(composed, how))
+    return _run(composed, how)
+
+
+def _run(composed: Composed, how: dict[str, Any]) -> int:
+    from finetune.run import run
+
+    log = None if how.keys() & {"find_rate", "dry_run"} else Path(composed.recipe.run.dir or ".") / "train.log"
+    return guarded(lambda: run(composed.recipe, composed.yaml, composed.overrides, **how), log)
+
+
+def _run_elsewhere(composed: Composed, how: dict[str, Any]) -> int:
+    """Works in a folder of this machine, from which what is whole is sent to where the run lies."""
+    from finetune.distributing.cluster import find_cluster
+    from finetune.remote.mirroring import at_home
+
+    recipe, check = composed.recipe, how["interruption"].check
+    cluster = find_cluster(recipe.distribute, recipe.run.workers, recipe.run.worker, os.environ)
+    writes = "dry_run" not in how and (cluster is None or cluster.is_chief)
+    how["interruption"].begin()
+    with at_home(str(recipe.run.dir), recipe.run.wait, writes, check, _say) as (folder, send):
+        there = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=str(folder)))
+        return _run(dataclasses.replace(composed, recipe=there), {**how, "send": send})
+
+
+def _say(line: str) -> None:
+    print(printable(line), flush=True)
 
 
 def _check_data(composed: Composed) -> int:

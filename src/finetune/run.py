@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ def run(
     dry_run: bool = False,
     interruption: Interruption | None = None,
     goes_on: GoesOn | None = None,
+    send: Callable[[], None] = lambda: None,
 ) -> int:
     """Trains what the recipe says, or goes on with it, or says that it is done; gives the exit status.
 
@@ -38,6 +40,7 @@ def run(
     Args:
       interruption: what tells whether the run was asked to end.
       goes_on: tells after an evaluation before the last whether to train on, or to give the run up as `pruned`.
+      send: sends the run folder where it belongs, if that is elsewhere; see finetune.remote.mirroring.
 
     Raises:
       UserError: anything that the user can mend.
@@ -45,7 +48,7 @@ def run(
     """
     interruption = interruption or Interruption()
     interruption.begin()  # a job before this one, of a sweep, may have been asked to end
-    asked = _Asked(recipe, recipe_yaml, overrides, find_rate, dry_run, interruption, goes_on)
+    asked = _Asked(recipe, recipe_yaml, overrides, find_rate, dry_run, interruption, goes_on, send)
 
     # ---- Is there anything to do, and is nobody else doing it? Of several workers one has the folder, and writes.
     cluster = _workers(asked)
@@ -74,6 +77,7 @@ class _Asked:
     dry_run: bool
     interruption: Interruption
     goes_on: GoesOn | None
+    send: Callable[[], None]
 
 
 def _workers(asked: _Asked) -> Cluster | None:
@@ -149,7 +153,7 @@ def _go(asked: _Asked, cluster: Cluster | None, folder: RunFolder, own: RunFolde
     interruption.wait()
     with closing(session):
         telling = beginning.open_folder(session, own, saved, started, proof, asked.recipe_yaml, asked.overrides)
-        with closing(telling) as tell, closing(keeping.Keeper(own, tell.line, folder)) as keeper:
+        with closing(telling) as tell, closing(keeping.Keeper(own, tell.line, folder, asked.send)) as keeper:
             if saved is None:
                 beginning.look_before(session, keeper, tell)
             else:

@@ -167,6 +167,10 @@ def test_where_it_lies_is_a_function_of_the_command(workdir: Path, trained: Ran)
     ("words", "message"),
     [
         (["run.dir=here", "run.seed=0,1"], "run.dir: 2 trials of this sweep have the folder 'here'; leave it out, or "),
+        (
+            ["run.dir=gs://b/${run.seed}", "run.seed=0,1"],
+            "run.dir: 'gs://b/0' is not on this machine, and",
+        ),
         (["hydra/sweeper=optun"], "hydra/sweeper: 'optun' is not one of basic, optuna; did you mean optuna?"),
         (["hydra/sweeper=ax"], "hydra/sweeper: 'ax' is not one of basic, optuna; write hydra/sweeper=optuna"),
         (["hydra/launcher=nope"], "Could not find 'hydra/launcher/nope'"),

@@ -72,14 +72,20 @@ class Keeper:
     Any other error is told of after the next step, or where it is asked again: `save`, `keep_best`, `try_again` and
     `wait` raise it.
 
+    `send` is called when a checkpoint is whole: where the folder is a copy of one that lies elsewhere, it goes there.
+
     Where the disk takes a checkpoint and not the best pair, which is larger, the checkpoint holds what the pair is made
     of: no save waits for a pair, and a run that goes on from there writes it.
     """
 
     def __init__(
-        self, folder: RunFolder, tell: Callable[[str], None] = lambda line: None, run: RunFolder | None = None
+        self,
+        folder: RunFolder,
+        tell: Callable[[str], None] = lambda line: None,
+        run: RunFolder | None = None,
+        send: Callable[[], None] = lambda: None,
     ):
-        self.folder, self.run = folder, run or folder
+        self.folder, self.run, self._send = folder, run or folder, send
         self._writes = self.run is folder
         self._tell = tell
         self._beside = Beside()
@@ -108,6 +114,7 @@ class Keeper:
 
         def write(owed: Mapping[str, Any]) -> None:
             checkpoints.save(folder, f"{STEM}-{step}", {**changing, **owed}, pieces, retention, now, shard)
+            self._send()
             then()
 
         self._give(CHECKPOINT, Work(f"step {step}", write))

@@ -32,6 +32,7 @@ from finetune.check import check
 from finetune.compose import Composed, compose_prepared, explained, for_hydra, key_in, prepared
 from finetune.errors import UserError
 from finetune.names import did_you_mean
+from finetune.remote.places import is_remote
 
 SWEEPER, LAUNCHER, DIR = "hydra/sweeper", "hydra/launcher", "hydra.sweep.dir"
 GRID, SEARCH, BASIC = "basic", "optuna", "basic"
@@ -291,6 +292,9 @@ def _refuse_one_folder(jobs: Iterable[Job]) -> None:
     for job in jobs:
         by_folder.setdefault(str(job.composed.recipe.run.dir), []).append(job)
     for folder, there in by_folder.items():
+        if is_remote(folder):
+            what = f"'{folder}' is not on this machine, and the table of a sweep is made of folders that are"
+            raise UserError("recipe", "run.dir", what, "leave it out, and copy what came out")
         if len(there) > 1:
             key = key_in(there[0].own[0]) if there[0].own else "run.seed"
             todo = f"leave it out, or write what differs into it: 'run.dir=runs/${{{key}}}'"
