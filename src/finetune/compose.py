@@ -30,6 +30,7 @@ from finetune import keys, packaged, recipe_files
 from finetune.errors import UserError
 from finetune.names import did_you_mean
 from finetune.recipe import Recipe
+from finetune.remote.places import is_remote
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
 # Keys that make no other run.
@@ -59,7 +60,7 @@ def compose(words: list[str]) -> Composed:
 def anchored(composed: Composed) -> Composed:
     """The same run, said from any folder: with the whole path of its run folder."""
     recipe, config = composed.recipe, OmegaConf.create(composed.yaml)
-    config.run.dir = os.path.abspath(recipe.run.dir or ".")
+    config.run.dir = recipe.run.dir if is_remote(recipe.run.dir) else os.path.abspath(recipe.run.dir or ".")
     there = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=config.run.dir))
     return Composed(there, OmegaConf.to_yaml(config), composed.overrides)
 

@@ -44,6 +44,7 @@ from finetune.jobs.job_folder import Job
 from finetune.jobs.job_script import Order, script
 from finetune.parser import Parser
 from finetune.plan import make_plan
+from finetune.remote.places import is_remote
 from finetune.results import run_folder
 from finetune.sweeping.asked import asked
 
@@ -98,7 +99,7 @@ def _runs(words: list[str], is_sweep: bool) -> _Runs:
     """The recipes that the words mean."""
     if not is_sweep:
         composed = anchored(compose(words))
-        return _Runs([composed], Path(composed.recipe.run.dir or "."), False)
+        return _Runs([composed], _place(composed, words), False)
     each = [anchored(job.composed) for job in asked(words).jobs]
     if not each:
         what = "chooses values as it goes, and these jobs are submitted at once"
@@ -111,10 +112,19 @@ def _runs(words: list[str], is_sweep: bool) -> _Runs:
     return _Runs(each, place, True)
 
 
+def _place(composed: Composed, words: Sequence[str]) -> Path:
+    """The folder that the job of a run lies beside: its own, or what that would be if it were on this machine."""
+    there = composed.recipe.run.dir or "."
+    return Path(os.path.abspath(run_dir(composed.recipe.name, words))) if is_remote(there) else Path(there)
+
+
 def _has_work(composed: Composed) -> bool:
     """Whether there is anything left to train; refuses what `train` would refuse before it imports TensorFlow."""
     recipe = composed.recipe
     check_with_all(recipe)
+    if is_remote(recipe.run.dir):  # the job itself looks there
+        make_plan(recipe)
+        return True
     folder = run_folder.claim(Path(recipe.run.dir or "."), composed.yaml, recipe.run.allow_change)
     if folder.is_finished:
         print(f"finished: {folder.path} (step {folder.record['step']}): {folder.record['result']}")
@@ -147,7 +157,7 @@ def _submit(runs: _Runs, cluster: Cluster, words: Sequence[str], is_dry: bool) -
         if yaml:
             (folder / kubernetes.MANIFEST).write_text(yaml, encoding="utf-8")
         number = _hand_over(cluster, folder) or name
-        folders = tuple(Path(composed.recipe.run.dir or ".") for composed in runs.composed)
+        folders = tuple(Path(c.recipe.run.dir or ".") for c in runs.composed) if runs.is_sweep else (runs.place,)
         job_folder.write(Job(folder, cluster.kind, number, os.uname().nodename, folders))
     except UserError:
         job_folder.remove(folder)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_ports
 from finetune import packaged
-from tests.distributing.test_workers import ports
 from tests.remote.cloud import Cloud, cloud
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -145,7 +145,7 @@ def test_a_bucket_that_takes_nothing_for_a_while_is_waited_for(bucket: Cloud, he
 
 
 def test_two_workers_on_two_machines_share_nothing_but_the_bucket(bucket: Cloud, tmp_path: Path):
-    first, second = ports(2)
+    first, second = free_ports(2)
     workers = f"run.workers=[127.0.0.1:{first},127.0.0.1:{second}]"
     jobs = [Job(bucket, tmp_path / name, *ELSEWHERE, workers, f"run.worker={n}") for n, name in enumerate("ab")]
     assert [job.ended() for job in jobs] == [0, 0], jobs[0].said + jobs[1].said
@@ -179,3 +179,16 @@ def test_the_sixty_seconds_of_the_page(bucket: Cloud, tmp_path: Path):
         job = Job(bucket, tmp_path / "a", *line.split()[3:])
         assert job.ended() == 0, job.said
     assert (tmp_path / "a/one.html").stat().st_size > 10_000
+
+
+def test_a_job_that_stays_on_this_machine_leaves_its_run_there(bucket: Cloud, here: Path, tmp_path: Path):
+    submitted = Job(bucket, tmp_path / "a", "submit", *ELSEWHERE, "cluster=local")
+    assert submitted.ended() == 0, submitted.said
+    end = time.monotonic() + 300
+    while b'"finished"' not in bucket.objects.get("runs/one/run.json", b"") or "runs/one/run.lock" in bucket.objects:
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    check_same(bucket, here)
+    told = Job(bucket, tmp_path / "a", "submit", "--logs", *ELSEWHERE)
+    assert told.ended() == 0, told.said
+    assert "run.dir: gs://bucket/runs/one has all of it" in told.said
