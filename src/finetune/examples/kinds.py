@@ -56,7 +56,8 @@ def read_kind(
       UserError: they cannot be used.
     """
     others = [name for name in [data.group] if name and name not in labels]
-    path = data_at_hand(path, key, with_others=data.kind == "images" and is_table(path))
+    if data.kind != "tfrecord":  # of which each row is read where it lies
+        path = data_at_hand(path, key, with_others=data.kind == "images" and is_table(path))
     if data.kind == "images" and not is_table(path):
         if extra := [label for label in labels if label != data.labels]:
             what = f"'{extra[0]}': folders have one label, which is called '{data.labels}'"

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
+import errno
 import glob
 import gzip
 import os
@@ -14,7 +15,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from finetune.examples.data import Examples
 from finetune.examples.fields import Rows
 from finetune.examples.record_index import Index, Keeping, Stamp
 from finetune.examples.scanning import DTYPES, FOOTER, HEADER, Asked
+from finetune.remote import courier
+from finetune.remote.fetching import data_at_hand, shards_of
+from finetune.remote.places import is_remote
 
 _GZIP = b"\x1f\x8b"
 
@@ -60,7 +64,7 @@ class Unpacked:
     def _add(self, path: str) -> tuple[int, int]:
         start = self._size
         try:
-            with gzip.open(path) as packed, open(os.dup(self.descriptor), "wb") as plain:
+            with gzip.open(data_at_hand(path, "data.path")) as packed, open(os.dup(self.descriptor), "wb") as plain:
                 plain.seek(start)
                 shutil.copyfileobj(packed, plain, 1 << 20)
                 self._size = plain.tell()
@@ -74,21 +78,30 @@ class Unpacked:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: itself, or what it is unpacked. Nothing of it is read before it is asked for."""
+    """One file, here or elsewhere: itself, or what it is unpacked. Nothing of it is read before it is asked for."""
 
     path: str
     unpacked: Unpacked  # of all shards
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it takes a network to read it."""
+        return is_remote(self.path)
+
     @cached_property
     def _is_packed(self) -> bool:
-        with open(self.path, "rb") as file:
-            return file.read(len(_GZIP)) == _GZIP
+        return self._part(0, len(_GZIP)) == _GZIP
 
     def read(self, offset: int, size: int) -> bytes:
         """Some of its bytes; any thread may ask. There may be more shards than a process can hold open."""
         if self._is_packed:
             start, end = self.unpacked.span(self.path)
             return os.pread(self.unpacked.descriptor, min(size, end - start - offset), start + offset)
+        return self._part(offset, size)
+
+    def _part(self, offset: int, size: int) -> bytes:
+        if self.is_remote:
+            return courier.read(self.path, offset, size)
         with open(self.path, "rb", buffering=0) as file:
             return os.pread(file.fileno(), size, offset)
 
@@ -97,7 +110,7 @@ class Shard:
         if self._is_packed:
             start, end = self.unpacked.span(self.path)
             return end - start
-        return _stamp(self.path)[1]
+        return _stamp({}, self.path)[1]
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,8 @@ def read_records(
     Raises:
       UserError: no such file, damage, a feature that some record lacks or has in another kind.
     """
-    paths, unpacked, index = _files(path, key), Unpacked(), Index(keeping, _stamp)
+    stamps = {} if not is_remote(path) else {u: (u, s.size, s.changed) for u, s in shards_of(path, key).items()}
+    paths, unpacked, index = list(stamps) or _files(path, key), Unpacked(), Index(keeping, partial(_stamp, stamps))
     shards = [Shard(file, unpacked) for file in paths]
     first = _first(shards, index)
     known = {label: find(label, first, path) for label in labels} | {name: name for name in others if name in first}
@@ -188,8 +202,12 @@ def _first(shards: Sequence[Shard], index: Index) -> dict[str, str]:
 
 
 def _rows(records: Records, name: str, kind: str, spans: Sequence[tuple[int, int]]) -> Rows:
+    def one(row: int) -> np.ndarray:
+        return np.asarray(records.values(row, name, kind), DTYPES[kind])
+
     def read(index: np.ndarray) -> list[np.ndarray]:
-        return [np.asarray(records.values(row, name, kind), DTYPES[kind]) for row in index.tolist()]
+        rows = index.tolist()
+        return courier.together(one, rows) if records.shards[0].is_remote else [one(row) for row in rows]
 
     least, most = min(span[0] for span in spans), max(span[1] for span in spans)
     return Rows(len(records), DTYPES[kind], (most if least == most else None,), read, flat=True, longest=most)
@@ -208,7 +226,12 @@ def _files(path: str, key: str) -> list[str]:
     return found
 
 
-def _stamp(path: str) -> Stamp:
-    """What tells whether a file is the one that it was."""
+def _stamp(known: dict[str, Stamp], path: str) -> Stamp:
+    """What tells whether a file is the one that it was; what was known when all were listed is asked for once."""
+    if is_remote(path):
+        seen = known.pop(path, None) or courier.stat(path)
+        if seen is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return (path, *seen[:2]) if isinstance(seen, courier.Stat) else seen
     found = os.stat(path)
     return os.path.abspath(path), found.st_size, found.st_mtime_ns

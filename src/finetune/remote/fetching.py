@@ -77,6 +77,26 @@ def data_at_hand(path: str, key: str, with_others: bool = False) -> str:
         return str(_copies(folder, files, lambda file: with_others or file == name or wanted(file), name) / name)
 
 
+def shards_of(path: str, key: str) -> dict[str, Stat]:
+    """The files elsewhere that a path means, in their order; of a folder those with tfrecord in their names.
+
+    Raises:
+      UserError: there are none.
+    """
+    folder, name = parted(path)
+    with _explained("data", key, path):
+        inside = courier.files_below(path)
+        within_it = {file for file in inside if "/" not in file and "tfrecord" in file.lower()}
+        beside = {} if inside or not name else courier.files_below(folder)
+        matching = {file for file in beside if file == name or fnmatch.fnmatchcase(file, name)}
+        found = {within(path, file): inside[file] for file in within_it}
+        found |= {within(folder, file): beside[file] for file in matching if "/" not in file}
+        if not found:
+            what = "no file in it has tfrecord in its name" if inside else "there is nothing of that name"
+            raise UserError("storage", path, what, _nearest(name, inside or beside))
+    return dict(sorted(found.items()))
+
+
 def run_at_hand(path: str, but: Sequence[str] = ("checkpoints",)) -> str:
     """Where a run folder, or a folder of them, lies on this machine: there already, or copied but for some folders.
 
