@@ -85,3 +85,7 @@ def test_a_batch_script_is_no_task_and_copies_are_warned_of():
 def test_124_what_makes_no_sense_is_refused(given: dict[str, Any], said: str):
     with pytest.raises(UserError, match=said):
         found(**given)
+
+
+def test_the_hosts_of_workers_have_no_ports():
+    assert Cluster(("node1:2222", "node1:2223", "[::1]:2222"), 0, "run.workers").hosts == ["node1", "::1"]

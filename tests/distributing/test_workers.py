@@ -117,6 +117,16 @@ def test_the_result_is_that_of_one_worker_but_for_rounding(count: int, alone: Pa
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run"]
 
 
+def test_a_proxy_is_for_the_way_out_and_not_between_them(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """gRPC takes it also from one worker to another, and waits there for ever."""
+    (nobody,) = free_ports(1)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{nobody}")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert furthest(trained(tmp_path / "run", 2), alone) < 1e-6
+
+
 def test_126_one_goes_on_where_two_were_and_two_where_one_was(alone: Path, tmp_path: Path):
     for before, after in ((1, 2), (2, 1)):
         run = tmp_path / f"{before}-{after}"

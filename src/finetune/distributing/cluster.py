@@ -33,6 +33,11 @@ class Cluster:
         return self.index == 0
 
     @property
+    def hosts(self) -> list[str]:
+        """Where they are, without ports: of an IPv6 address what stands in its brackets."""
+        return list(dict.fromkeys(worker.rpartition(":")[0].strip("[]") for worker in self.workers))
+
+    @property
     def said(self) -> str:
         """For people."""
         return f"worker {self.index} of {len(self.workers)} ({self.workers[self.index]}, by {self.origin})"

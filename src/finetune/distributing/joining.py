@@ -53,6 +53,9 @@ def _join_workers(cluster: Cluster) -> Team:
     # TensorFlow's own way to tell it, from which TFConfigClusterResolver reads it; a server is started by that.
     tasks = {"cluster": {"worker": list(cluster.workers)}, "task": {"type": "worker", "index": cluster.index}}
     os.environ["TF_CONFIG"] = json.dumps(tasks)
+    # gRPC takes the proxy that clusters have for the way out of them, also to a worker, and waits there for ever.
+    spared = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy", "")  # noqa: SIM112 - that is its name
+    os.environ["no_grpc_proxy"] = ",".join([*filter(None, [spared]), *cluster.hosts])  # noqa: SIM112
     # Its own defaults notice a frozen worker after a minute or more.
     from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
     from tensorflow.python.eager.context import context
