@@ -47,8 +47,8 @@ of plain TensorFlow a third of it. To see in half an hour that it works:
 class Results:
     """The file of results, which is written after every outcome."""
 
-    def __init__(self, place: Path, goes_on: bool):
-        self._place = place
+    def __init__(self, place: Path, goes_on: bool, adds: bool):
+        self._place, self._adds = place, adds
         before = json.loads(place.read_text(encoding="utf-8"))["sides"] if goes_on and place.exists() else {}
         versions = {name: importlib.metadata.version(name) for name in ("finetune", "tensorflow")}
         about = {"versions": versions, "machine": machine(), "date": str(datetime.date.today())}
@@ -58,9 +58,13 @@ class Results:
         """Forgets what came out of these rows before."""
         found = self.content["sides"].setdefault(side, {"calls": 0, "outcomes": {}, "strikes": {}})
         found["calls"] = found["calls"] if calls is None else calls
-        for row in rows:
+        for row in rows if not self._adds else ():
             for kind in ("outcomes", "strikes"):
                 found.setdefault(kind, {}).pop(row, None)
+
+    def runs(self, side: str, row: str) -> int:
+        """How many outcomes there are of a row."""
+        return sum(self.content["sides"][side]["outcomes"].get(row, {}).values())
 
     def add(self, side: str, row: str, outcome: str, struck: dict[str, Any] | None = None) -> None:
         """One outcome more; and after how many strikes, where there are such."""
@@ -93,7 +97,7 @@ def at_calls(results: Results, side: str, places: Folders, rows: list[str], ever
 def at_random(results: Results, side: str, places: Folders, strikes: dict[str, int]) -> None:
     """The rows for which a long run is struck at random moments."""
     for row, count in strikes.items():
-        for hunt in struck(places, row, count):
+        for hunt in struck(places, row, count, results.runs(side, row)):
             found = {"strikes": hunt.strikes, "training": hunt.training, "most": hunt.strikes}
             told = {**found, "seconds": round(hunt.seconds, 2), "called": STRIKES[row].strikes}
             results.add(side, row, hunt.outcome, told)
@@ -114,6 +118,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at once")
     parser.add_argument("--only", choices=SIDES, help="the other one stays as it was")
     parser.add_argument("--row", choices=ROWS, action="append", help="these rows; the others stay as they were")
+    parser.add_argument("--add", action="store_true", help="to what came out of these rows before")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE.json")
     return parser.parse_args()
 
@@ -123,7 +128,7 @@ def main() -> None:
     rows = args.row or list(ROWS)
     place = args.folder.resolve()
     place.mkdir(parents=True, exist_ok=True)
-    results = Results(args.out, goes_on=bool(args.only or args.row))
+    results = Results(args.out, goes_on=bool(args.only or args.row or args.add), adds=args.add)
     short, long = jobs(place, SHORT), jobs(place, LONG)
     asked = {"random": args.kills, "term": args.terms, "storm": args.storms}
     strikes = {row: count for row, count in asked.items() if row in rows}

@@ -82,10 +82,10 @@ def on_full_disks(folders: Folders, row: str, every: int) -> Iterator[str]:
     yield from folders.each(FULL[row], calls)
 
 
-def struck(folders: Folders, row: str, strikes: int) -> Iterator[Hunt]:
-    """Runs that are struck at random moments, as many as it takes for so many strikes."""
+def struck(folders: Folders, row: str, strikes: int, before: int = 0) -> Iterator[Hunt]:
+    """Runs that are struck at random moments, as many as it takes for so many strikes; `before` were struck already."""
     left, in_vain = strikes, 0
-    for first in count(step=folders.count):
+    for first in count(before, folders.count):
         if left <= 0 or in_vain >= IN_VAIN:
             return
         most = min(EACH, -(-left // folders.count))
