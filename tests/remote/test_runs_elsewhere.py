@@ -162,7 +162,7 @@ def test_the_verbs_take_a_run_from_there(bucket: Cloud, tmp_path: Path):
         (["predict", "gs://bucket/runs/one", "gs://bucket/images/coat"], "coat"),
         (["export", "gs://bucket/runs/one", "--to", "savedmodel", "--out", "out"], "out"),
         (["report", "gs://bucket/runs/one", "--out", "page.html"], "page.html"),
-        (["inspect", "gs://bucket/runs/one/model"], "head/probabilities"),
+        (["inspect", "gs://bucket/runs/one/model"], "fc7:0"),
     ]:
         found = Job(bucket, tmp_path / "b", *words)
         assert found.ended() == 0, found.said
