@@ -61,6 +61,8 @@ class Cloud:
 class _Answering(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 120
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer goes out whole
     server: Any
     host = ""
 
@@ -77,8 +79,13 @@ class _Answering(BaseHTTPRequestHandler):
         except OSError:  # the client is gone
             self.close_connection = True
             return
-        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
         self.close_connection = False
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()  # which the client waits for, for a second
+        return True
 
     def handle(self) -> None:
         with suppress(OSError):  # a client that is killed says no good-bye
@@ -117,6 +124,7 @@ class _Answering(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+        self.wfile.flush()
 
     def _is_refused(self, method: str, name: str) -> bool:
         self.server.cloud.asked.append((method, name))
