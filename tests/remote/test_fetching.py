@@ -130,7 +130,7 @@ def test_what_is_not_there(pair: Cloud, url: str, said: str):
     with pytest.raises(UserError) as error:
         pair_at_hand(url)
     assert said in str(error.value)
-    assert str(error.value).startswith(f"error[storage] source.path: '{url}'")
+    assert str(error.value).startswith(f"error[source] source.path: '{url}'")
     assert len(str(error.value).splitlines()) == 1
 
 

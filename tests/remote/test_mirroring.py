@@ -210,3 +210,12 @@ def test_a_folder_of_any_name(bucket: Cloud, tmp_path: Path, url: str):
     copy = Mirror(url, tmp_path / "copy")
     copy.bring(print)
     assert held(copy.folder) == FIRST
+
+
+def test_a_scheme_that_nobody_knows():
+    elsewhere = at_home("s3://b/run", False, True, lambda: None, print)
+    with (
+        pytest.raises(UserError, match=r"error\[recipe\] run.dir: 's3://b/run': TensorFlow has no file system"),
+        elsewhere,
+    ):
+        pass

@@ -216,4 +216,4 @@ def together(do: Callable[[Any], T], words: Iterable[Any]) -> list[T]:
 
 def _unknown_scheme(url: str, known: list[str]) -> UserError:
     what = f"TensorFlow has no file system for {scheme_of(url)}:// here, only for {', '.join(f'{s}://' for s in known)}"
-    return UserError("storage", url, what, "copy it to one of these, or mount it as a folder")
+    return UserError("recipe", url, what, "copy it to one of these, or mount it as a folder")

@@ -93,7 +93,7 @@ def shards_of(path: str, key: str) -> dict[str, Stat]:
         found |= {within(folder, file): beside[file] for file in matching if "/" not in file}
         if not found:
             what = "no file in it has tfrecord in its name" if inside else "there is nothing of that name"
-            raise UserError("storage", path, what, _nearest(name, inside or beside))
+            raise UserError("recipe", path, what, _nearest(name, inside or beside))
     return dict(sorted(found.items()))
 
 
@@ -119,7 +119,8 @@ def _explained(code: str, key: str, url: str) -> Iterator[None]:
         what = f"'{url}' cannot be read: {error.strerror}"
         raise UserError(code, key, what, "is the name right, and may this machine read it?") from error
     except UserError as error:
-        raise UserError(error.code, key, f"'{url}': {error.what}", error.todo) from error
+        told = error.code if error.code == "storage" else code
+        raise UserError(told, key, f"'{url}': {error.what}", error.todo) from error
 
 
 def _stem_of(name: str) -> str:
@@ -147,7 +148,7 @@ def _copies(url: str, files: Mapping[str, Stat], wanted: Wanted, name: str = "")
     """The folder here with the wanted files of one elsewhere, as they are there now; `name` is what was asked for."""
     chosen = {name: seen for name, seen in files.items() if wanted(name)}
     if not chosen:
-        raise UserError("storage", url, "there is nothing of that name", _nearest(name, files))
+        raise UserError("recipe", url, "there is nothing of that name", _nearest(name, files))
     root = _home() / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
     place = root / (parted(url)[1] or "bucket")
     with _alone(root):

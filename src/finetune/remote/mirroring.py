@@ -146,6 +146,10 @@ def at_home(
     Raises:
       UserError: it is in use, it is no run folder, or it cannot be read or written.
     """
+    try:
+        courier.stat(url)
+    except UserError as error:
+        raise UserError(error.code, "run.dir", f"'{url}': {error.what}", error.todo) from error
     if not writes:
         with tempfile.TemporaryDirectory(prefix="finetune-run-") as folder:
             copy = Mirror(url, Path(folder) / (parted(url)[1] or "run"))
