@@ -37,6 +37,7 @@ class Job:
       when_asked: those with which it may end where a signal asks it to.
       is_begun: whether a folder is a run's by now, and others may put their files into it.
       is_saving: whether a checkpoint is being written there.
+      may_move: whether what it leaves is the same in another folder.
     """
 
     command: Callable[[Path], list[str]]
@@ -45,6 +46,7 @@ class Job:
     when_asked: frozenset[int]
     is_begun: Callable[[Path], bool]
     is_saving: Callable[[Path], bool]
+    may_move: bool = True
 
 
 def jobs(folder: Path, size: dict[str, int]) -> dict[str, Job]:
@@ -70,5 +72,6 @@ def jobs(folder: Path, size: dict[str, int]) -> dict[str, Job]:
             when_asked=frozenset({0, 1}),
             is_begun=lambda run: run.exists(),
             is_saving=lambda run: any(run.glob("*tempstate*")),
+            may_move=False,  # its `checkpoint` file holds whole paths: it would go on from those in the other folder
         ),
     }

@@ -52,6 +52,10 @@ class Folders:
 
         return self._threads.map(one, of)
 
+    def one_by_one(self, do: Callable[[Torture, Any], Any], of: Iterable[Any]) -> Iterator[Any]:
+        """Does it to each of these, in order, in the first place alone."""
+        return (do(self.first, given) for given in of)
+
     def close(self) -> None:
         """Begins nothing more."""
         self._threads.shutdown(cancel_futures=True)
@@ -63,7 +67,8 @@ def left_at_calls(folders: Folders, faults: Sequence[str], every: int) -> Iterat
     moments = list(islice(folders.first.moments(pool), 0, None, every))
     trees = list(dict.fromkeys(moment.trees[fault] for moment in moments for fault in faults))
     print(f"{len(moments)} moments, {len(trees)} different disks", flush=True)
-    verdicts = zip(trees, folders.each(lambda torture, tree: (torture, torture.judge(tree, pool)), trees), strict=True)
+    judged = folders.each if folders.first.job.may_move else folders.one_by_one
+    verdicts = zip(trees, judged(lambda torture, tree: (torture, torture.judge(tree, pool)), trees), strict=True)
     known: dict[Tree, tuple[Torture, Verdict]] = {}
     for number, moment in enumerate(moments):
         for fault in faults:
