@@ -193,6 +193,8 @@ def test_the_run_folder_is_a_function_of_recipe_and_overrides(workdir):
     first = value_of("run.dir", "train.steps=3")
     assert first == value_of("run.dir", "train.steps=3") != value_of("run.dir", "train.steps=4")
     assert value_of("run.dir", "hydra.job.name=x") == "runs/vgg_2class"
+    same = ["run.wait=true", "run.wait_for_workers=9", "run.allow_change=[cut]", "distribute=none", "run.worker=1"]
+    assert run_dir("r", ["recipe=r", *same]) == "runs/r"  # or what goes on with a run would begin another
     folder = run_dir("r", ["recipe=r", "train.steps=3", "run.dir=x"])
     assert folder.startswith("runs/r-")
     assert len(folder) == len("runs/r-") + 8

@@ -34,7 +34,8 @@ from finetune.remote.places import is_remote
 
 EXAMPLE = "python -m finetune recipe=vgg_2class"
 # Keys that make no other run.
-_WHO_AND_WHERE = ("recipe", "run.dir", "distribute", "run.workers", "run.worker", "run.wait_for_workers")
+_WHO_AND_WHERE = ("recipe", "run.dir", "run.wait", "run.wait_for_workers", "run.allow_change", "run.workers")
+_WHO_AND_WHERE += ("run.worker", "distribute")
 
 OmegaConf.register_new_resolver("packaged", packaged.asset, replace=True)
 
