@@ -127,6 +127,45 @@ def test_what_it_could_not_send_it_sends_the_next_time(mirror: Mirror, bucket: C
     assert there(bucket) == SECOND
 
 
+def test_what_could_not_get_its_name_gets_it_the_next_time(mirror: Mirror, bucket: Cloud, tmp_path: Path):
+    fill(mirror.folder, SECOND)
+    bucket.refuses = re.compile("(WRITE runs/one/(run.json|checkpoints/)|DELETE .*model-1)")
+    with pytest.raises(UserError, match="cannot be written"):
+        mirror.send()
+    assert brought(tmp_path / "meanwhile")[0] == SECOND
+    bucket.refuses = re.compile("(?!)")
+    fill(mirror.folder, SECOND | {"log": "xy"})
+    mirror.send()
+    assert there(bucket) == SECOND | {"log": "xy"}
+    mirror.send()
+    assert brought(tmp_path / "later") == (SECOND | {"log": "xy"}, [f"run.dir: fetching 4 files of {URL}"])
+
+
+def test_a_first_sender_that_is_killed_leaves_a_folder_to_begin_in(bucket: Cloud, tmp_path: Path):
+    for kill in range(100):
+        bucket.clear()
+        mirror = Mirror(URL, tmp_path / f"work-{kill}")
+        mirror.bring(print)
+        fill(mirror.folder, FIRST)
+        bucket.left = kill
+        try:
+            mirror.send()
+            done = bucket.left > 0
+        except UserError:
+            done = False
+        bucket.left = None
+        after = Mirror(URL, tmp_path / f"next-{kill}")
+        after.bring(print)
+        assert held(after.folder) in ({}, FIRST), kill
+        after.settle()
+        fill(after.folder, SECOND)
+        after.send()
+        assert there(bucket) == SECOND, kill
+        if done:
+            break
+    assert 5 < kill < 99
+
+
 def test_who_has_lost_the_folder_sends_nothing(mirror: Mirror, bucket: Cloud, tmp_path: Path):
     def lost() -> None:
         raise UserError("recipe", "run.dir", "another has it now")

@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ class Mirror:
         self.url, self.folder, self._still = url, folder, still
         self._files: dict[str, list[Any]] = {}  # there: name -> [bytes, SHA-256]
         self._sent: dict[str, tuple[int, ...]] = {}  # here: what each was like when it was sent
-        self._gone: list[str] = []  # there: names that may not be removed yet
         self._round = 0
+        # Of this round, there: what has not got its name yet, and what may not be removed yet.
+        self._unnamed: set[str] = set()
+        self._gone: set[str] = set()
 
     def bring(self, tell: Line) -> None:
         """Makes the folder here what the one elsewhere is.
@@ -59,41 +61,49 @@ class Mirror:
         there = courier.files_below(self.url)
         if RECORD in there:
             self._round, self._files, self._gone = _read(self.url, there[RECORD].size)
-        elif others := sorted(there.keys() - {MARK}):
+        elif others := sorted(name for name in there if name != MARK and not name.startswith(f"{_NEW}/")):
             what = f"'{self.url}' holds {others[0]} and is no run folder"
             raise UserError("recipe", "run.dir", what, "name a new or an empty folder")
         for path in [*self.folder.rglob("*")]:
             if path.is_file() and self._name(path) not in self._files:
                 path.unlink()
+        self._unnamed = {name for name in self._files if f"{_NEW}/{self._round}/{name}" in there}
         lacking = [name for name, seen in self._files.items() if not _is(self.folder / name, seen)]
         if lacking:
             tell(f"run.dir: fetching {len(lacking)} files of {self.url}")
-        for name, is_whole in zip(lacking, courier.together(self._fetch, lacking), strict=True):
+        for name, is_whole in zip(
+            lacking, courier.together(lambda n: self._fetch(n, n in there), lacking), strict=True
+        ):
             if not is_whole:
                 tell(f"warning: {within(self.url, name)} is not what was sent there")
         self._sent = {name: _seen(self.folder / name) for name in self._files if (self.folder / name).exists()}
 
-    def _fetch(self, name: str) -> bool:
-        """Copies a file from there; whether it is what was sent."""
+    def _fetch(self, name: str, is_named: bool) -> bool:
+        """Copies a file from there, where there may be one of its name; whether it is what was sent."""
         to = self.folder / name
         to.parent.mkdir(parents=True, exist_ok=True)
         aside, is_whole = aside_of(to), False
-        for place in (within(self.url, name), self._new(name)):
-            if not is_whole and courier.stat(place) is not None:
-                is_whole = [*courier.fetch(place, str(aside))] == self._files[name]
+        for place in [within(self.url, name)] * is_named + [self._new(name)] * (name in self._unnamed):
+            is_whole = is_whole or [*courier.fetch(place, str(aside))] == self._files[name]
         if aside.exists():
             os.replace(aside, to)
         return is_whole
 
     def settle(self) -> None:
-        """Gives their names to the files of a sender that was killed before it could; to be called by who has it."""
-        there = courier.files_below(self.url)
-        self._settle([name for name in self._files if f"{_NEW}/{self._round}/{name}" in there], self._gone)
+        """Gives their names to the files of the last round, and removes what is gone, as far as that was not done.
 
-    def _settle(self, new: Sequence[str], gone: Sequence[str]) -> None:
-        courier.together(lambda name: courier.move(self._new(name), within(self.url, name)), new)
-        courier.together(lambda name: courier.remove(within(self.url, name)), gone)
+        To be called by who has the folder: the sender may have been killed, or refused, before it came to that.
+        """
+
+        def name_it(name: str) -> None:
+            with suppress(FileNotFoundError):  # it was moved, and the answer was lost
+                courier.move(self._new(name), within(self.url, name))
+            self._unnamed.discard(name)
+
+        courier.together(name_it, list(self._unnamed))
+        courier.together(lambda name: courier.remove(within(self.url, name)), self._gone)
         courier.remove_folder(within(self.url, _NEW))
+        self._gone = set()
 
     def send(self) -> None:
         """Sends what has changed here since it was sent last.
@@ -111,19 +121,22 @@ class Mirror:
         here = {name: path for path in self.folder.rglob("*") if _belongs(name := self._name(path)) and path.is_file()}
         now = {name: _seen(path) for name, path in here.items()}
         changed = [name for name, seen in now.items() if seen and seen != self._sent.get(name)]
-        gone = [name for name in self._files if not now.get(name)]
-        if not changed and not gone:
+        gone = {name for name in self._files if not now.get(name)}
+        if not (changed or gone or self._unnamed or self._gone):
             return
         self._still()
+        if self._unnamed or self._gone:  # what follows would take away what waits for its name
+            self.settle()
         self._round += 1
         put = courier.together(lambda name: _put(here[name], self._new(name)), changed)
         files = {name: seen for name, seen in self._files.items() if name not in gone}
         files |= {name: [*what] for name, what in zip(changed, put, strict=True) if what is not None}
         self._still()
-        content = json.dumps({"round": self._round, "files": files, "gone": gone}, indent=1)
+        content = json.dumps({"round": self._round, "files": files, "gone": sorted(gone)}, indent=1)
         courier.write(within(self.url, RECORD), content.encode())
         self._files, self._sent = files, {name: seen for name, seen in now.items() if seen and name in files}
-        self._settle([name for name in changed if name in files], gone)
+        self._unnamed, self._gone = {name for name in changed if name in files}, gone
+        self.settle()
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -172,11 +185,11 @@ def _work_folder(url: str) -> Path:
     return Path(base) / "finetune" / "runs" / digest / (parted(url)[1] or "run")
 
 
-def _read(url: str, size: int) -> tuple[int, dict[str, list[Any]], list[str]]:
+def _read(url: str, size: int) -> tuple[int, dict[str, list[Any]], set[str]]:
     try:
         found = json.loads(courier.read(within(url, RECORD), 0, size))
         files = {str(name): [int(bytes_), str(sha)] for name, (bytes_, sha) in found["files"].items()}
-        gone = [str(name) for name in found["gone"]]
+        gone = {str(name) for name in found["gone"]}
         if strange := [name for name in (*files, *gone) if name.startswith("/") or {"..", "."} & {*name.split("/")}]:
             raise ValueError(f"'{strange[0]}' is no name")
         return int(found["round"]), files, gone
