@@ -40,8 +40,8 @@ ROOMS = [
     "renaming", "initial", "tables", "index", "slices", "table", "adapters", "distance", "layers", "freeze",
     "specialize", "cut", "functions", "bodies", "variables", "objects", "fetching", "metagraph", "frozen", "loops",
     "graph", "files", "allowed_ops", "output_args", "protos", "monitor", "plots", "markup", "hardest", "tasks",
-    "data", "compact", "recipe", "names", "meeting", "cluster", "devices", "courier", "places", "carrier", "errors",
-    "fields", "axes", "interruption",
+    "data", "compact", "recipe", "names", "meeting", "cluster", "devices", "courier", "places", "carrier",
+    "own_place", "errors", "fields", "axes", "interruption",
 ]
 # fmt: on
 

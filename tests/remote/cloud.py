@@ -154,6 +154,7 @@ class _Answering(BaseHTTPRequestHandler):
             if not self._is_refused("DELETE", name):
                 self._say(204 if cloud.objects.pop(name, None) is not None else 404)
             return None
+        cloud.asked.append(("STAT", name))
         if name not in cloud.objects:
             return self._say(404)
         changed = cloud.changed[name].strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -77,7 +77,7 @@ def test_what_is_refused_is_an_error_of_the_system(bucket: Cloud, tmp_path):
 
 def test_a_scheme_that_nobody_knows_is_named_with_those_that_are_known():
     with pytest.raises(UserError, match=r"no file system for s3:// here, only for file://, gs://, ram://"):
-        files_below("s3://bucket/x")
+        stat("s3://bucket/x")
 
 
 def test_many_are_asked_at_once(bucket: Cloud):

@@ -44,6 +44,17 @@ def test_only_the_newest_checkpoint_of_a_folder_comes(pair: Cloud):
     }
 
 
+def test_what_lies_beside_a_pair_is_not_looked_at(pair: Cloud):
+    for number in range(50):
+        pair.put(f"pairs/vgg/images/{number}.png", b"x")
+        pair.put(f"pairs/vgg/{number}.txt", b"x")
+    for asked in ("", f"/{STEM}", "/checkpoint"):
+        pair_at_hand(f"gs://bucket/pairs/vgg{asked}")
+    data_at_hand("gs://bucket/pairs/vgg/1.txt", "data.path")
+    looked_at = {name for _, name in pair.asked if name.endswith((".png", ".txt"))}
+    assert looked_at == {"pairs/vgg/1.txt"}
+
+
 def test_a_saved_model_comes_whole(bucket: Cloud):
     for name in ("saved_model.pb", "variables/variables.index", "assets/words.txt"):
         bucket.put(f"served/{name}", name.encode())

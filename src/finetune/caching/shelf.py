@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune.own_place import own_place
+
 RECORDS = "records"  # beside the features, of what was found in record files
 _DAY = 86_400.0
 _ASIDE = ".writing-"
@@ -23,8 +25,7 @@ def cache_folder(asked: str | None) -> Path:
     """Where features, and what goes with them, are kept: `cache.dir` of the recipe, or the user's own place."""
     if asked is not None:
         return Path(os.path.expanduser(asked))
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "finetune" / "features"
+    return own_place("features")
 
 
 def size_of(folder: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from finetune.calibrating.setting import Choice, from_record
 from finetune.errors import UserError
+from finetune.own_place import own_place
 from finetune.results.checkpoints import write_text
 
 FILE, LOCK = "engines.json", "engines.lock"
@@ -21,8 +21,7 @@ MOST = 200  # entries; the oldest go first
 
 def file() -> Path:
     """Where it lies."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "finetune" / FILE
+    return own_place(FILE)
 
 
 def key_of(about: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ class Cluster:
     @property
     def hosts(self) -> list[str]:
         """Where they are, without ports: of an IPv6 address what stands in its brackets."""
-        return list(dict.fromkeys(worker.rpartition(":")[0].strip("[]") for worker in self.workers))
+        return list(dict.fromkeys(host_and_port(worker)[0] for worker in self.workers))
 
     @property
     def said(self) -> str:

@@ -168,8 +168,8 @@ def read_records(
     Raises:
       UserError: no such file, damage, a feature that some record lacks or has in another kind.
     """
-    stamps = {} if not is_remote(path) else {u: (u, s.size, s.changed) for u, s in shards_of(path, key).items()}
-    paths, unpacked, index = list(stamps) or _files(path, key), Unpacked(), Index(keeping, partial(_stamp, stamps))
+    listed = shards_of(path, key) if is_remote(path) else {}
+    paths, unpacked, index = list(listed) or _files(path, key), Unpacked(), Index(keeping, partial(_stamp, listed))
     shards = [Shard(file, unpacked) for file in paths]
     first = _first(shards, index)
     known = {label: find(label, first, path) for label in labels} | {name: name for name in others if name in first}
@@ -226,12 +226,12 @@ def _files(path: str, key: str) -> list[str]:
     return found
 
 
-def _stamp(known: dict[str, Stamp], path: str) -> Stamp:
+def _stamp(known: dict[str, courier.Stat], path: str) -> Stamp:
     """What tells whether a file is the one that it was; what was known when all were listed is asked for once."""
     if is_remote(path):
         seen = known.pop(path, None) or courier.stat(path)
         if seen is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return (path, *seen[:2]) if isinstance(seen, courier.Stat) else seen
+        return path, seen.size, seen.changed
     found = os.stat(path)
     return os.path.abspath(path), found.st_size, found.st_mtime_ns

@@ -20,7 +20,7 @@ from typing import Any
 
 from finetune.interruption import SIGNALS
 
-_AT_ONCE = 32  # questions: what they wait for is a network
+AT_ONCE = 32  # questions: what they wait for is a network
 _BLOCK = 1 << 24
 
 
@@ -42,7 +42,7 @@ def main() -> None:
             out.write(json.dumps({**said, "number": question["number"], "size": len(given)}).encode() + b"\n" + given)
             out.flush()
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         while line := sys.stdin.buffer.readline():
             question = json.loads(line)
             threads.submit(answer, question, sys.stdin.buffer.read(question["size"]))

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from finetune.errors import UserError
 from finetune.interruption import Interrupted
+from finetune.remote.carrier import AT_ONCE
 from finetune.remote.places import scheme_of, within
 
-_AT_ONCE = 32
 _ERRORS = {"NotFoundError": errno.ENOENT, "PermissionDeniedError": errno.EACCES}
 _ERRORS |= {"FileNotFoundError": errno.ENOENT}  # of a file here
 # A client that keeps what it was told sees the lock of another process too late, and one that reads ahead by 64 MB, the
@@ -89,8 +89,8 @@ class Courier:
         said, given = future.result()
         if "error" in said:
             first = said["what"].strip().splitlines()[:1] or [said["error"]]
-            if said["error"] == "UnimplementedError":
-                raise _unknown_scheme(str(words[0]), self.ask("schemes")[0])
+            if said["error"] == "UnimplementedError" and scheme_of(words[0]) not in (known := self.ask("schemes")[0]):
+                raise _unknown_scheme(words[0], known)
             raise OSError(_ERRORS.get(said["error"], errno.EIO), first[0][:300], words[0])
         return said["found"], given
 
@@ -138,23 +138,33 @@ def stat(url: str) -> Stat | None:
         return None
 
 
-def files_below(url: str) -> dict[str, Stat]:
-    """All files of a folder and of its folders, by their names in it; empty if there is no such folder."""
+def names_in(url: str) -> list[str]:
+    """What lies in a folder, of which folders may end with a slash; nothing if there is no such folder."""
     try:
         names = _courier().ask("names", url)[0]
     except FileNotFoundError:
-        stat(url)  # a scheme that nobody knows is told of here
-        return {}
+        return []
     if strange := [name for name in names if name.rstrip("/") in ("", ".", "..") or "/" in name.rstrip("/")]:
         raise UserError("storage", url, f"'{strange[0]}' there is no name for a file here", "give it another name")
+    return names
+
+
+def files_below(url: str, wanted: Callable[[str], bool] = lambda name: True, at: str = "") -> dict[str, Stat]:
+    """Files of a folder and of its folders, by their names in it; none if there is no such folder.
+
+    Args:
+      wanted: whether a name is; that of a folder ends with a slash, and one that is not wanted is not looked into.
+      at: what the names begin with.
+    """
+    names = [name for name in names_in(url) if wanted(at + name) or wanted(f"{at}{name}/")]
     plain = [name for name in names if not name.endswith("/")]
-    found = dict(zip(plain, together(stat, [within(url, name) for name in plain]), strict=True))
-    folders = [name.rstrip("/") for name in names if name.endswith("/")]
-    folders += [name for name, seen in found.items() if seen is not None and seen.is_folder]
-    below = {name: files_below(within(url, name)) for name in folders}
-    return {
-        **{name: seen for name, seen in found.items() if seen is not None and not seen.is_folder},
-        **{f"{folder}/{name}": seen for folder, files in below.items() for name, seen in files.items()},
+    seen = dict(zip(plain, together(stat, [within(url, name) for name in plain]), strict=True))
+    folders = [name for name in names if name.endswith("/")]
+    folders += [f"{name}/" for name, found in seen.items() if found is not None and found.is_folder]
+    files = {name: found for name, found in seen.items() if found is not None and not found.is_folder}
+    below = [files_below(within(url, name.rstrip("/")), wanted, at + name) for name in folders if wanted(at + name)]
+    return {at + name: found for name, found in files.items() if wanted(at + name)} | {
+        name: found for files in below for name, found in files.items()
     }
 
 
@@ -203,7 +213,7 @@ def remove_folder(url: str) -> None:
 
 def together(do: Callable[[Any], T], words: Iterable[Any]) -> list[T]:
     """What is found for each, many at once: most of the time of each is waiting."""
-    threads = ThreadPoolExecutor(_AT_ONCE)
+    threads = ThreadPoolExecutor(AT_ONCE)
     try:
         return list(threads.map(do, words))
     except (KeyboardInterrupt, Interrupted):  # at once, and not when the file under way has come

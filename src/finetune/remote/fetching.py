@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import fnmatch
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from finetune.errors import UserError, printable, shortlist
@@ -24,7 +22,7 @@ from finetune.names import did_you_mean
 from finetune.reading.metagraph import GRAPHS, MEMBERS, SAVED_MODELS, STATE, latest_name
 from finetune.remote import courier
 from finetune.remote.courier import Stat
-from finetune.remote.places import is_remote, parted, within
+from finetune.remote.places import is_remote, parted, place_here, within
 
 _RECORD, _LOCK, _ASIDE = "fetched.json", "lock", ".fetching-"
 _UNSETTLED = ".new"  # what a run has sent and not yet given its name
@@ -44,16 +42,11 @@ def pair_at_hand(path: str, key: str = "source.path") -> str:
     if not is_remote(path):
         return path
     with _explained("source", key, path):
-        folder, name = parted(path)
-        files = courier.files_below(path)
-        if name and not files:
-            files = courier.files_below(folder)
-            if name in SAVED_MODELS or name == STATE:
-                return str(_copies(folder, files, _of_a_folder(folder, files), name) / name)
-            found = MEMBERS.match(name)
-            stems = {name} | ({found["stem"]} if found else set())
-            return str(_copies(folder, files, lambda file: file == name or _stem_of(file) in stems, name) / name)
-        return str(_copies(path, files, _of_a_folder(path, files)))
+        folder, name = _meant(path)
+        if name in ("", STATE, *SAVED_MODELS):
+            return str(_copies(folder, _of_a_pair(folder), name) / name)
+        stems = {name, _stem_of(name)}
+        return str(_copies(folder, lambda file: _stem_of(file) in stems, name) / name)
 
 
 def data_at_hand(path: str, key: str, with_others: bool = False) -> str:
@@ -68,13 +61,8 @@ def data_at_hand(path: str, key: str, with_others: bool = False) -> str:
     if not is_remote(path):
         return path
     with _explained("data", key, path):
-        folder, name = parted(path)
-        files = courier.files_below(path)
-        if files or not name:
-            return str(_copies(path, files, lambda file: True))
-        files = courier.files_below(folder)
-        wanted = partial(fnmatch.fnmatchcase, pat=name)
-        return str(_copies(folder, files, lambda file: with_others or file == name or wanted(file), name) / name)
+        folder, name = _meant(path)
+        return str(_copies(folder, lambda file: with_others or _is_meant(name, file), name) / name)
 
 
 def shards_of(path: str, key: str) -> dict[str, Stat]:
@@ -83,18 +71,16 @@ def shards_of(path: str, key: str) -> dict[str, Stat]:
     Raises:
       UserError: there are none.
     """
-    folder, name = parted(path)
+
+    def wanted(file: str) -> bool:
+        return "/" not in file and ("tfrecord" in file.lower() if not name else _is_meant(name, file))
+
     with _explained("data", key, path):
-        inside = courier.files_below(path)
-        within_it = {file for file in inside if "/" not in file and "tfrecord" in file.lower()}
-        beside = {} if inside or not name else courier.files_below(folder)
-        matching = {file for file in beside if file == name or fnmatch.fnmatchcase(file, name)}
-        found = {within(path, file): inside[file] for file in within_it}
-        found |= {within(folder, file): beside[file] for file in matching if "/" not in file}
-        if not found:
-            what = "no file in it has tfrecord in its name" if inside else "there is nothing of that name"
-            raise UserError("recipe", path, what, _nearest(name, inside or beside))
-    return dict(sorted(found.items()))
+        folder, name = _meant(path)
+        if not (found := courier.files_below(folder, wanted)):
+            what = "there is nothing of that name" if name else "no file in it has tfrecord in its name"
+            raise UserError("recipe", path, what, _nearest(name, folder))
+    return {within(folder, file): seen for file, seen in sorted(found.items())}
 
 
 def run_at_hand(path: str, but: Sequence[str] = ("checkpoints",)) -> str:
@@ -107,7 +93,19 @@ def run_at_hand(path: str, but: Sequence[str] = ("checkpoints",)) -> str:
         return path
     left_out = {*but, _UNSETTLED}
     with _explained("recipe", "RUN", path):
-        return str(_copies(path, courier.files_below(path), lambda file: not left_out & {*file.split("/")[:-1]}))
+        return str(_copies(path, lambda file: not left_out & {*file.split("/")[:-1]}))
+
+
+def _meant(path: str) -> tuple[str, str]:
+    """(a folder elsewhere, the name of what is meant in it); no name where all of it is."""
+    path = path.rstrip("/")
+    seen = courier.stat(path)
+    return (path, "") if seen is not None and seen.is_folder else parted(path)
+
+
+def _is_meant(name: str, file: str) -> bool:
+    """Whether a file is the one of a name or of a pattern; of no name each is."""
+    return not name or ("/" not in file and (file == name or fnmatch.fnmatchcase(file, name)))
 
 
 @contextmanager
@@ -128,12 +126,12 @@ def _stem_of(name: str) -> str:
     return found["stem"] if found else name
 
 
-def _of_a_folder(url: str, files: Mapping[str, Stat]) -> Wanted:
+def _of_a_pair(folder: str) -> Wanted:
     """Which files of a folder belong to its pair: not those of each checkpoint, where `checkpoint` names one."""
-    latest = None
-    if STATE in files:
-        latest = latest_name(_copies(url, files, lambda file: file == STATE))
-    if f"{latest}.index" not in files and latest not in files:
+    names, latest = courier.names_in(folder), None
+    if STATE in names:
+        latest = latest_name(_copies(folder, lambda file: file == STATE))
+    if f"{latest}.index" not in names and latest not in names:
         latest = None
 
     def wanted(file: str) -> bool:
@@ -144,34 +142,31 @@ def _of_a_folder(url: str, files: Mapping[str, Stat]) -> Wanted:
     return wanted
 
 
-def _copies(url: str, files: Mapping[str, Stat], wanted: Wanted, name: str = "") -> Path:
+def _copies(url: str, wanted: Wanted, name: str = "") -> Path:
     """The folder here with the wanted files of one elsewhere, as they are there now; `name` is what was asked for."""
-    chosen = {name: seen for name, seen in files.items() if wanted(name)}
-    if not chosen:
-        raise UserError("recipe", url, "there is nothing of that name", _nearest(name, files))
-    root = _home() / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    place = root / (parted(url)[1] or "bucket")
+    files = courier.files_below(url, wanted)
+    if not files:
+        raise UserError("recipe", url, "there is nothing of that name", _nearest(name, url))
+    place = place_here("fetched", url)
+    root = place.parent
     with _alone(root):
         record = _read_record(root)
-        _remove_what_went(place, record, files)
-        left = {name: seen for name, seen in chosen.items() if not _is_there(place / name, seen, record.get(name))}
+        for went in [file for file in record if wanted(file) and file not in files]:
+            (place / went).unlink(missing_ok=True)
+            del record[went]
+        left = {file: seen for file, seen in files.items() if not _is_there(place / file, seen, record.get(file))}
         if left:
             _copy(url, left, place)
-        record |= {name: [seen.size, seen.changed] for name, seen in chosen.items()}
+        record |= {file: [seen.size, seen.changed] for file, seen in files.items()}
         aside = root / f"{_ASIDE}{_RECORD}"
         aside.write_text(json.dumps({"url": url, "files": record}, indent=1), encoding="utf-8")
         os.replace(aside, root / _RECORD)
     return place
 
 
-def _nearest(name: str, files: Mapping[str, Stat]) -> str:
-    there = sorted({_stem_of(file.partition("/")[0]) for file in files})
+def _nearest(name: str, folder: str) -> str:
+    there = sorted({_stem_of(file.rstrip("/")) for file in courier.names_in(folder)})
     return did_you_mean(name, there) or (f"the folder has {shortlist(there)}" if there else "is the name right?")
-
-
-def _home() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "finetune" / "fetched"
 
 
 @contextmanager
@@ -197,17 +192,11 @@ def _is_there(path: Path, seen: Stat, recorded: list[int] | None) -> bool:
     return recorded == [seen.size, seen.changed] and path.is_file() and path.stat().st_size == seen.size
 
 
-def _remove_what_went(place: Path, record: dict[str, list[int]], files: Mapping[str, Stat]) -> None:
-    for name in record.keys() - files.keys():
-        (place / name).unlink(missing_ok=True)
-        del record[name]
-
-
 def _copy(url: str, files: Mapping[str, Stat], place: Path) -> None:
     size = sum(seen.size for seen in files.values())
     place.mkdir(parents=True, exist_ok=True)
     if size > (free := shutil.disk_usage(place).free):
-        what = f"{_megabytes(size)} of {url} do not fit: {_megabytes(free)} are free"
+        what = f"{_megabytes(size)} do not fit into {place}, where {_megabytes(free)} are free"
         raise UserError("storage", str(place), what, "free some space, or set XDG_CACHE_HOME to a larger disk")
     is_told, began = size >= _TOLD or len(files) >= _MANY, time.monotonic()
     if is_told:

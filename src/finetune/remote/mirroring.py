@@ -7,7 +7,6 @@ was killed, finds one moment of the run, and the whole of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 from finetune.errors import UserError
 from finetune.remote import courier
 from finetune.remote.holding import MARK, alone_at
-from finetune.remote.places import parted, within
+from finetune.remote.places import parted, place_here, within
 from finetune.results.checkpoints import aside_of, is_aside
 from finetune.results.manifests import digest_of
 
@@ -170,19 +169,13 @@ def at_home(
             yield copy.folder, lambda: None
         return
     with alone_at(url, wait, tell, check) as still:
-        mirror = Mirror(url, _work_folder(url), still)
+        mirror = Mirror(url, place_here("runs", url), still)
         tell(f"run.dir: {url}, worked on in {mirror.folder}")
         mirror.bring(tell)
         mirror.settle()
         yield mirror.folder, mirror.send
         mirror.send()
         tell(f"run.dir: {url} has all of it")
-
-
-def _work_folder(url: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    return Path(base) / "finetune" / "runs" / digest / (parted(url)[1] or "run")
 
 
 def _read(url: str, size: int) -> tuple[int, dict[str, list[Any]], set[str]]:

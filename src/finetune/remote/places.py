@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
+
+from finetune.own_place import own_place
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -36,3 +40,9 @@ def parted(url: str) -> tuple[str, str]:
 def within(folder: str, *names: str) -> str:
     """What has these names in a folder."""
     return "/".join([folder.rstrip("/"), *names])
+
+
+def place_here(kind: str, url: str) -> Path:
+    """The folder on this machine that stands for one elsewhere: of the same name, in a folder of its own."""
+    url = url.rstrip("/")
+    return own_place(kind, hashlib.sha256(url.encode()).hexdigest()[:16], parted(url)[1] or "bucket")
