@@ -167,6 +167,13 @@ def test_the_verbs_take_a_run_from_there(bucket: Cloud, tmp_path: Path):
         found = Job(bucket, tmp_path / "b", *words)
         assert found.ended() == 0, found.said
         assert said in found.said, found.said
+    plain = f"import tensorflow as tf; print(tf.train.latest_checkpoint('{ELSEWHERE[-1][8:]}/model'))"
+    plain += "; tf.compat.v1.disable_eager_execution(); saver = tf.compat.v1.train.import_meta_graph(PAIR + '.meta')"
+    plain += "; session = tf.compat.v1.Session(); saver.restore(session, PAIR); print(session.run('head/bias:0').shape)"
+    plain = plain.replace("PAIR", "'gs://bucket/runs/one/model/model'")
+    environment = {**os.environ, **bucket.environment}
+    read = subprocess.run([sys.executable, "-c", plain], env=environment, capture_output=True, text=True, check=True)
+    assert read.stdout.splitlines() == ["gs://bucket/runs/one/model/model", "(2,)"]
     refused = Job(bucket, tmp_path / "b", "export", "gs://bucket/runs/one", "--to", "savedmodel")
     assert refused.ended() == 2
     assert "--out: not given, and the run is not on this machine; add --out FOLDER" in refused.said

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
+from finetune.examples import batches
 from finetune.examples.fields import as_rows
 from finetune.examples.record_index import Keeping
 from finetune.examples.tfrecords import read_records
+from finetune.recipe import Data
 from tests.examples.test_tfrecords import written
 from tests.remote.cloud import Cloud
 
 FIELDS: dict[str, list[str]] = {"x": []}
+FLOAT = 1  # of types.proto
 CONTENT = 20_000  # bytes of a record
 
 
@@ -97,3 +100,17 @@ def test_a_damaged_one_is_named(shards: Path, bucket: Cloud):
     bucket.put("shards/train-1.tfrecord", bytes(content))
     with pytest.raises(UserError, match=r"train-1.tfrecord: the record at byte 0 cannot be read"):
         read_records("gs://bucket/shards", FIELDS, ["label"], [], "data.path")
+
+
+def test_a_bucket_that_is_gone_in_mid_training_is_no_fault_of_the_data(shards: Path, bucket: Cloud):
+    examples = read_records("gs://bucket/shards", FIELDS, ["label"], [], "data.path")
+    load = batches.make_loader(examples, {"x": (FLOAT, (None, CONTENT // 4))}, Data(kind="tfrecord"))
+    given = batches.evaluation_batches(examples, load, 8, whole=True)
+    bucket.refuses = re.compile("^READ ")
+    with pytest.raises(UserError) as error:
+        list(given)
+    assert re.fullmatch(
+        r"error\[storage\] data.path: the rows of a batch cannot be read \(\[Errno \d+\] .* HTTP response code 403: "
+        r"'gs://bucket/shards/train-0.tfrecord'\); see to it, then give the same command again",
+        str(error.value),
+    )

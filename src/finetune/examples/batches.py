@@ -6,6 +6,7 @@ Resuming at any step needs no replay and no stored iterator, and costs the same 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -253,6 +254,9 @@ def _naming_files(batches: Any, examples: Examples, load: Loader) -> Iterator[Ba
         if examples.arrays is None:
             refuse_unreadable(unreadable(examples, load))
             raise
+        if found := re.search(r"Error: (\[Errno -?\d+\] .*)", str(error.message)):  # a disk or a network, not the data
+            what = f"the rows of a batch cannot be read ({found[1][:300]})"
+            raise UserError("storage", "data.path", what, "see to it, then give the same command again") from error
         said = str(error.message).strip().splitlines()
         what = f"the rows of a batch cannot be read ({said[0].split('}}')[-1].strip()[:200]})"
         raise UserError("data", "data.path", what, "look at all of them with --check-data") from error
